@@ -1,0 +1,82 @@
+"""Every error of the library, one small tree.
+
+::
+
+    PeftDenseError
+    ├── UnknownNameError       (ValueError)  a method, task, head or argument nobody registered
+    ├── HyperparameterError    (ValueError)  a ratio, rank or dimension that doesn't fit the widths
+    ├── ShapeError             (ValueError)  a tensor of the wrong shape or dtype
+    │   └── ImageSizeError                   an image the backbone's stages can't divide
+    ├── UnsupportedModelError  (TypeError)   a model that can't be adapted as it stands
+    │   └── NoSiteError                      no place in it for what the method adds
+    ├── CheckpointError        (ValueError)  saved adapters that don't fit, or aren't whole
+    └── DataError              (ValueError)  a data set, image or label that can't be read
+
+Each message says what was given, what was expected and what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "CheckpointError",
+    "DataError",
+    "HyperparameterError",
+    "ImageSizeError",
+    "NoSiteError",
+    "PeftDenseError",
+    "ShapeError",
+    "UnknownNameError",
+    "UnsupportedModelError",
+]
+
+
+class PeftDenseError(Exception):
+    """Base of every error this library raises on purpose."""
+
+
+class UnknownNameError(PeftDenseError, ValueError):
+    """A name that isn't registered; the message offers the nearest ones.
+
+    Example:
+        >>> str(UnknownNameError.of("method", "vmt_light", ["vmt", "vmt_lite", "lora"]))
+        "unknown method 'vmt_light'; did you mean 'vmt_lite' or 'vmt'? Known: lora, vmt, vmt_lite."
+    """
+
+    @classmethod
+    def of(cls, kind: str, given: object, known: Iterable[str]) -> UnknownNameError:
+        """Build the error for a ``given`` name of a ``kind`` of which ``known`` ones exist."""
+        names = sorted(known)
+        near = difflib.get_close_matches(str(given), names, n=3, cutoff=0.5)
+        hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
+        return cls(f"unknown {kind} {given!r}{hint} Known: {', '.join(names) or 'none'}.")
+
+
+class HyperparameterError(PeftDenseError, ValueError):
+    """A hyper-parameter that doesn't fit the backbone's widths or the method."""
+
+
+class ShapeError(PeftDenseError, ValueError):
+    """A tensor whose shape or dtype isn't the expected one."""
+
+
+class ImageSizeError(ShapeError):
+    """An image size that the backbone's stages can't divide."""
+
+
+class UnsupportedModelError(PeftDenseError, TypeError):
+    """A model that can't be adapted as it stands."""
+
+
+class NoSiteError(UnsupportedModelError):
+    """A model without a place for what the method adds."""
+
+
+class CheckpointError(PeftDenseError, ValueError):
+    """Saved adapters that don't fit the model, or that aren't whole."""
+
+
+class DataError(PeftDenseError, ValueError):
+    """A data set, an image or a label that can't be read."""

@@ -1,0 +1,38 @@
+"""Layers that know no backbone and can be used alone."""
+
+from __future__ import annotations
+
+from peft_dense.nn.bottleneck import Bottleneck, bottleneck
+from peft_dense.nn.generated import GeneratedBottleneck
+from peft_dense.nn.hypernetwork import DecomposedHyperNetwork, HyperNetwork, TaskEmbedding
+from peft_dense.nn.kronecker import (
+    KroneckerLinear,
+    KroneckerRule,
+    kronecker_apply,
+    kronecker_sum,
+)
+from peft_dense.nn.lowrank import LowRank, LowRankLinear
+from peft_dense.nn.scale_shift import ScaleShift
+from peft_dense.nn.scaling_kernel import LayerwiseScalingKernel, VectorScalingKernel
+from peft_dense.nn.task_dict import TaskDict
+from peft_dense.nn.vmt import VMTAdapter
+
+__all__ = [
+    "Bottleneck",
+    "DecomposedHyperNetwork",
+    "GeneratedBottleneck",
+    "HyperNetwork",
+    "KroneckerLinear",
+    "KroneckerRule",
+    "LayerwiseScalingKernel",
+    "LowRank",
+    "LowRankLinear",
+    "ScaleShift",
+    "TaskDict",
+    "TaskEmbedding",
+    "VMTAdapter",
+    "VectorScalingKernel",
+    "bottleneck",
+    "kronecker_apply",
+    "kronecker_sum",
+]

@@ -1,0 +1,72 @@
+"""An adapter without parameters of its own: a hypernetwork makes its weights at every call."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from peft_dense.nn.bottleneck import Bottleneck, bottleneck
+
+__all__ = ["GeneratedBottleneck"]
+
+
+class GeneratedBottleneck(nn.Module):
+    """Residual branch of a bottleneck whose weights are ``source(*key)``.
+
+    The source is referred to, not registered: it belongs to whoever owns it once, and every branch
+    that it feeds counts nothing.
+
+    Args:
+        source: Maps ``key`` to a dict with ``down`` (C, n), ``up`` (n, C), ``down_bias`` (n,),
+            ``up_bias`` (C,) and, with a norm, ``norm_weight`` (its difference from one) and
+            ``norm_bias`` (C,).
+        key: What the source is called with: which place and which task.
+        norm: LayerNorm on the branch's input, its output, or none.
+        activation: Name of the non-linearity.
+
+    Shape:
+        ``(..., C) -> (..., C)``
+    """
+
+    def __init__(
+        self,
+        source: nn.Module,
+        *key: int | str,
+        norm: Literal["in", "out"] | None = None,
+        activation: str = "relu",
+    ) -> None:
+        super().__init__()
+        self._source = (source,)
+        self.key, self.norm, self.activation = key, norm, activation
+
+    def weights(self) -> dict[str, Tensor]:
+        """Let the source make the weights."""
+        made: dict[str, Tensor] = self._source[0](*self.key)
+        if "norm_weight" in made:
+            made = {**made, "norm_weight": 1 + made["norm_weight"]}
+        return made
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply a bottleneck with the weights made for this place and task."""
+        return bottleneck(x, **self.weights(), norm=self.norm, activation=self.activation)
+
+    def bake(self) -> Bottleneck:
+        """Return a plain bottleneck with the present weights, no longer tied to the source."""
+        made = {name: weight.detach().clone() for name, weight in self.weights().items()}
+        features, width = made["down"].shape
+        plain = Bottleneck(features, width, norm=self.norm, activation=self.activation)
+        state = {
+            "down.weight": made["down"].mT,
+            "down.bias": made["down_bias"],
+            "up.weight": made["up"].mT,
+            "up.bias": made["up_bias"],
+        }
+        if self.norm is not None:
+            state |= {"norm.weight": made["norm_weight"], "norm.bias": made["norm_bias"]}
+        plain.load_state_dict(state)
+        return plain.to(made["down"])
+
+    def extra_repr(self) -> str:
+        """Show what isn't a submodule."""
+        return f"key={self.key}, norm={self.norm!r}"

@@ -1,0 +1,143 @@
+"""VMT-Adapter: one shared bottleneck, and a scale and shift for each task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from peft_dense.errors import HyperparameterError
+from peft_dense.layout import check_last_axis
+from peft_dense.nn._checks import check_divides
+from peft_dense.nn.kronecker import KroneckerLinear, KroneckerRule
+from peft_dense.nn.scale_shift import ScaleShift
+from peft_dense.nn.task_dict import TaskDict
+
+__all__ = ["VMTAdapter"]
+
+
+class VMTAdapter(nn.Module):
+    """Split one shared bottleneck feature into a generic part and a part for each task.
+
+    VMT-Adapter, section 4.1. The shared latent is ``h = relu(x W_down) W_up`` (equation 3). A call
+    gives its generic part, ``gate * h``, which joins the stream; the part for task t,
+    ``scale_t * ((1 - gate) * h) + shift_t`` (equation 4), never does, so one pass serves all
+    tasks. The call keeps h until :meth:`take` hands it out.
+
+    With ``m`` this is VMT-Adapter-Lite: both projections are sums of m Kronecker products with
+    the same m slow m x m matrices (section 4.2, equation 6).
+
+    ``W_up`` and its bias start at zero, scales at one and shifts at zero: every part starts silent.
+    The biases, the LayerNorm, the gate's default and the start are assumptions; the first two are
+    what the paper's parameter counts imply.
+
+    Args:
+        features: Width of the stream, C.
+        tasks: Names of the tasks, T of them.
+        ratio: C over the width of the waist, n = C / ratio; ``2 C n`` parameters, ``C`` for the
+            bias of ``W_up`` and ``2 T C`` for the tasks.
+        gate: Share of h that is generic, a constant.
+        m: Number of Kronecker products: ``2 C n / m + m^3`` parameters in place of ``2 C n``.
+        norm: ``"in"`` normalises the input, ``2 C`` parameters more; ``None`` doesn't;
+            ``"default"`` does so without ``m`` only, which is what the paper's counts imply.
+
+    Shape:
+        ``(..., C) -> (..., C)``
+
+    Raises:
+        HyperparameterError: If the ratio or m doesn't divide the widths, the gate isn't from 0 to
+            1, norm is another, or a task is there already.
+        UnknownNameError: If a task's name is empty, or no task has the name.
+        ShapeError: If the last axis of the input isn't C wide.
+
+    Example:
+        >>> import torch
+        >>> adapter = VMTAdapter(96, ["semseg", "normals"], ratio=4, m=3)
+        >>> generic = adapter(torch.randn(2, 49, 96))
+        >>> adapter.specific(adapter.take(), "semseg").shape
+        torch.Size([2, 49, 96])
+    """
+
+    def __init__(
+        self,
+        features: int,
+        tasks: Iterable[str],
+        *,
+        ratio: int = 4,
+        gate: float = 0.5,
+        m: int | None = None,
+        norm: Literal["default", "in"] | None = "default",
+    ) -> None:
+        super().__init__()
+        check_divides("ratio", ratio, features=features)
+        if not 0 <= gate <= 1:
+            raise HyperparameterError(f"gate is {gate!r}; pass a number from 0 to 1.")
+        if norm not in ("default", "in", None):
+            raise HyperparameterError(f"norm is {norm!r}; pass 'default', 'in' or None.")
+        self.features, self.ratio, self.gate, self.m = features, ratio, gate, m
+        self.kept: Tensor | None = None
+        with_norm = m is None if norm == "default" else norm == "in"
+        self.norm = nn.LayerNorm(features) if with_norm else None
+        width = features // ratio
+        self.down: nn.Module
+        self.up: nn.Module
+        if m is None:
+            self.down = nn.Linear(features, width, bias=False)
+            self.up = nn.Linear(width, features)
+            nn.init.zeros_(self.up.weight)
+            nn.init.zeros_(self.up.bias)
+        else:
+            check_divides("m", m, features=features, width=width)
+            self.rule = KroneckerRule(m)
+            self.down = KroneckerLinear(features, width, m, bias=False, rule=self.rule)
+            up = KroneckerLinear(width, features, m, rule=self.rule)
+            up.zero_()
+            self.up = up
+        self.tasks = TaskDict()
+        for name in tasks:
+            self.add_task(name)
+
+    def add_task(self, name: str) -> None:
+        """Give a new task its scale and shift, at the identity."""
+        if name in self.tasks:
+            raise HyperparameterError(f"task {name!r} is there already; name each task once.")
+        reference = next(self.up.parameters())
+        self.tasks[name] = ScaleShift(self.features).to(reference)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Give the generic part of the latent, and keep the latent for :meth:`take`."""
+        h = self.latent(x)
+        self.kept = h
+        return self.generic(h)
+
+    def latent(self, x: Tensor) -> Tensor:
+        """Give the latent that all tasks share, ``h = relu(x W_down) W_up`` (equation 3)."""
+        check_last_axis(x, self.features, "VMTAdapter")
+        if self.norm is not None:
+            x = self.norm(x)
+        h: Tensor = self.up(F.relu(self.down(x)))
+        return h
+
+    def generic(self, h: Tensor) -> Tensor:
+        """Give the part of the latent that joins the stream, ``gate * h``."""
+        return self.gate * h
+
+    def specific(self, h: Tensor, task: str) -> Tensor:
+        """Give the part of one task, ``scale * ((1 - gate) * h) + shift`` (equation 4)."""
+        part: Tensor = self.tasks[task]((1 - self.gate) * h)
+        return part
+
+    def take(self) -> Tensor | None:
+        """Hand out the latent that the last call kept, and forget it."""
+        h, self.kept = self.kept, None
+        return h
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the kept latent out of copies and pickles: it belongs to one pass."""
+        return {**self.__dict__, "kept": None}
+
+    def extra_repr(self) -> str:
+        """Show what isn't a submodule."""
+        return f"{self.features}, ratio={self.ratio}, gate={self.gate}, m={self.m}"

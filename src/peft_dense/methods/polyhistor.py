@@ -1,0 +1,193 @@
+"""Polyhistor: the adapters of all tasks made by one decomposed hypernetwork a block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from peft_dense.backbones import BackboneInfo, Site
+from peft_dense.methods.base import Method, attach, bake_adapters, one_of, register, width_of
+from peft_dense.nn import DecomposedHyperNetwork, GeneratedBottleneck, TaskDict, TaskEmbedding
+
+__all__ = ["EMBEDDING", "HIDDEN", "Polyhistor", "trunk"]
+
+EMBEDDING, HIDDEN = 512, 128
+"""Width of the task embeddings and of the hidden layer that reads them (Hyperformer's values)."""
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class Polyhistor(Method):
+    """Adds bottlenecks beside the MLPs whose weights a hypernetwork a block makes for each task.
+
+    Polyhistor, section 4.1: the hypernetwork reads the task's embedding and makes each projection
+    as a product of two low-rank matrices (equation 3). A path a task, hypernetworks shared by all.
+
+    Args:
+        ratio: Down-projection ratio rho; ``n = d / rho``.
+        rank: Rank r of the made matrices; None takes ``max(1, floor(n / 4))``.
+        k: Width of the embedding that the generators read.
+        norm: LayerNorm, made by the hypernetwork too, on the adapter's input or output, or none.
+        joint: One low-rank pair for the joint d x 2n matrix, as equation 3 is printed, instead of
+            one pair for the way down and one for the way up, as the parameter count implies.
+
+    Raises:
+        HyperparameterError: ``ratio`` doesn't divide a width.
+        NoSiteError: The backbone has no feed-forward parts.
+    """
+
+    name: ClassVar[str] = "polyhistor"
+    paper: ClassVar[str] = "Polyhistor, section 4.1"
+    one_path: ClassVar[bool] = False
+
+    ratio: int = 16
+    rank: int | None = None
+    k: int = 64
+    norm: Literal["in", "out"] | None = "in"
+    joint: bool = False
+
+    def __post_init__(self) -> None:
+        """Check what needs no backbone to be checked."""
+        one_of("norm", self.norm, ("in", "out", None))
+
+    def shared(self, info: BackboneInfo, tasks: Sequence[str]) -> nn.Module:
+        """Make the task embeddings and a hypernetwork a block."""
+        blocks = []
+        for site in info.find("mlp"):
+            d, n, rank = self._sizes(site)
+            blocks.append(BlockHyperNetwork(self.k, d, n, rank, self.joint, bool(self.norm)))
+        return TaskHyperNetworks(tasks, blocks)
+
+    def adapt(
+        self, path: nn.Module, info: BackboneInfo, tasks: Sequence[str], shared: nn.Module | None
+    ) -> None:
+        """Put a generated bottleneck beside every MLP."""
+        assert shared is not None
+        (task,) = tasks
+        for index, site in enumerate(info.find("mlp")):
+            attach(path, site, GeneratedBottleneck(shared, index, task, norm=self.norm))
+
+    def merge(self, path: nn.Module, info: BackboneInfo) -> None:
+        """Bake the made weights into plain bottlenecks."""
+        bake_adapters(path, info.find("mlp"), lambda adapter: adapter.bake())
+
+    def count(self, info: BackboneInfo, tasks: int) -> int:
+        """``T e + sum { (e+1) h + (h+1) k + 2 k + (k+1) (2 r (d+n) + n + d [+ 2 d]) }``.
+
+        With ``joint``, ``r (d + 2 n)`` in place of ``2 r (d + n)``.
+        """
+        e, h, k = EMBEDDING, HIDDEN, self.k
+        total = tasks * e
+        for site in info.find("mlp"):
+            d, n, r = self._sizes(site)
+            made = r * (d + 2 * n) if self.joint else 2 * r * (d + n)
+            made += n + d + (2 * d if self.norm else 0)
+            total += (e + 1) * h + (h + 1) * k + 2 * k + (k + 1) * made
+        return total
+
+    def _sizes(self, site: Site) -> tuple[int, int, int]:
+        n = width_of(site, self.ratio)
+        return site.width, n, max(1, n // 4) if self.rank is None else self.rank
+
+
+def trunk(inputs: int, k: int) -> nn.Sequential:
+    """Make the perceptron that reads embeddings: linear, ReLU, linear, LayerNorm."""
+    return nn.Sequential(
+        nn.Linear(inputs, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, k), nn.LayerNorm(k)
+    )
+
+
+class TaskHyperNetworks(nn.Module):
+    """Turn (block, task) into that block's adapter weights: task embeddings and a net a block."""
+
+    def __init__(self, tasks: Sequence[str], blocks: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.tasks = TaskDict()
+        for task in tasks:
+            self.add_task(task)
+        self.blocks = nn.ModuleList(blocks)
+
+    def add_task(self, name: str) -> None:
+        """Give a new task an embedding."""
+        self.tasks[name] = TaskEmbedding(EMBEDDING)
+
+    def forward(self, block: int, task: str) -> dict[str, Tensor]:
+        """Make the weights of one block's adapter for one task."""
+        made: dict[str, Tensor] = self.blocks[block](self.tasks[task]())
+        return made
+
+
+class BlockHyperNetwork(nn.Module):
+    """Turn an embedding (e,) into the weights of one bottleneck of width d and waist n."""
+
+    def __init__(self, k: int, d: int, n: int, rank: int, joint: bool, norm: bool) -> None:
+        super().__init__()
+        self.trunk = trunk(EMBEDDING, k)
+        self.projections = projections(k, d, n, rank, joint)
+        self.vectors = Vectors(k, d, n, norm)
+
+    def forward(self, embedding: Tensor) -> dict[str, Tensor]:
+        """Read the embedding and make down, up, biases and LayerNorm."""
+        v = self.trunk(embedding)
+        return {**self.projections(v), **self.vectors(v)}
+
+
+def projections(k: int, d: int, n: int, rank: int, joint: bool) -> nn.Module:
+    """Make the generator of the two projections, joint or separate."""
+    return JointProjections(k, d, n, rank) if joint else Projections(k, d, n, rank)
+
+
+class Projections(nn.Module):
+    """Turn (..., k) into down (..., d, n) and up (..., n, d), a low-rank pair each."""
+
+    def __init__(self, k: int, d: int, n: int, rank: int) -> None:
+        super().__init__()
+        self.down = DecomposedHyperNetwork(k, d, n, rank)
+        self.up = DecomposedHyperNetwork(k, n, d, rank)
+        self.up.zero_()
+
+    def forward(self, v: Tensor) -> dict[str, Tensor]:
+        """Make both projections."""
+        return {"down": self.down(v), "up": self.up(v)}
+
+
+class JointProjections(nn.Module):
+    """Turn (..., k) into down and up as the halves of one low-rank (..., d, 2 n) matrix."""
+
+    def __init__(self, k: int, d: int, n: int, rank: int) -> None:
+        super().__init__()
+        self.joint = DecomposedHyperNetwork(k, d, 2 * n, rank)
+        with torch.no_grad():
+            # Rows of q belong to columns of the matrix; those of the way up start at zero.
+            self.joint.q.weight[n * rank :].zero_()
+            self.joint.q.bias[n * rank :].zero_()
+
+    def forward(self, v: Tensor) -> dict[str, Tensor]:
+        """Make the joint matrix and split it."""
+        down, up = self.joint(v).chunk(2, dim=-1)
+        return {"down": down, "up": up.mT}
+
+
+class Vectors(nn.Module):
+    """Turn (..., k) into the biases of down (n) and up (d), and the LayerNorm's two vectors (d).
+
+    All start at zero; the LayerNorm's weight is made as its difference from one.
+    """
+
+    def __init__(self, k: int, d: int, n: int, norm: bool) -> None:
+        super().__init__()
+        self.sizes = {"down_bias": n, "up_bias": d}
+        if norm:
+            self.sizes |= {"norm_weight": d, "norm_bias": d}
+        self.generator = nn.Linear(k, sum(self.sizes.values()))
+        nn.init.zeros_(self.generator.weight)
+        nn.init.zeros_(self.generator.bias)
+
+    def forward(self, v: Tensor) -> dict[str, Tensor]:
+        """Make the vectors."""
+        parts = self.generator(v).split(list(self.sizes.values()), dim=-1)
+        return dict(zip(self.sizes, parts, strict=True))

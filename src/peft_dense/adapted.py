@@ -1,0 +1,534 @@
+"""A frozen backbone, its paths, and each task's stage features."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import os
+import warnings
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from peft_dense import checkpoint
+from peft_dense.backbones import BackboneInfo, Family, examine, freeze, share, stage_outputs
+from peft_dense.errors import (
+    CheckpointError,
+    HyperparameterError,
+    ImageSizeError,
+    ShapeError,
+    UnknownNameError,
+    UnsupportedModelError,
+)
+from peft_dense.ledger import Ledger
+from peft_dense.methods.base import Method, method
+from peft_dense.nn import TaskDict
+
+__all__ = ["AdaptedBackbone"]
+
+_SHARED_PATH = "shared"
+
+
+class AdaptedBackbone(nn.Module):
+    """Turn images into stage features for every task, through paths that share a frozen backbone.
+
+    Made by :func:`peft_dense.inject`. A *path* is a clone of the backbone that shares every frozen
+    tensor; tasks that share a path cost one pass together. There is no current task: which tasks
+    run is an argument of the call.
+
+    Args:
+        model: The original backbone; it is kept, never touched, and handed back by :meth:`eject`.
+        method: What goes on the paths, with every hyper-parameter settled.
+        tasks: Names of the tasks.
+        info: What the probe found.
+
+    Attributes:
+        tasks: Names of the tasks.
+        method: The method.
+        info: What is known of the backbone: stages, sites, sizes.
+        channels: Widths of the stages, finest first.
+        reductions: Strides of the stages, finest first.
+        backbone: The frozen backbone that all paths share.
+        paths: The paths by name: one named ``shared``, or one a task.
+        shared: What the paths refer to and none owns (a hypernetwork), or None.
+
+    Shape:
+        ``(B, 3, H, W) ->`` per task a list of ``(B, C_i, H / r_i, W / r_i)``, finest first
+    """
+
+    tasks: tuple[str, ...]
+    paths: nn.ModuleDict
+    shared: nn.Module | None
+
+    def __init__(
+        self, model: nn.Module, method: Method, tasks: Sequence[str], info: BackboneInfo
+    ) -> None:
+        super().__init__()
+        self._original = (model,)
+        self.method, self.info, self.tasks = method, info, tuple(tasks)
+        self.channels, self.reductions = info.channels, info.reductions
+        self.merged = False
+        self.backbone = freeze(model)
+        for name in info.unused:
+            self.backbone.set_submodule(name, nn.Identity())
+        if info.family.flexible is not None:
+            info.family.flexible(self.backbone)
+        self.shared = method.shared(info, self.tasks)
+        self.paths = TaskDict()
+        for name, served in self._routes().items():
+            self.paths[name] = self._new_path(served)
+        self._follow_backbone()
+        self.register_state_dict_post_hook(_drop_duplicates)
+        self.register_load_state_dict_pre_hook(_restore_duplicates)
+        self.train(model.training)
+
+    # ------------------------------------------------------------------ forward
+
+    def forward(self, x: Tensor, tasks: Sequence[str] | None = None) -> dict[str, list[Tensor]]:
+        """Compute stage features for ``tasks`` (all if None), one pass a path.
+
+        Raises:
+            UnknownNameError: A task that isn't there.
+            ShapeError: ``x`` isn't a batch of images with three channels.
+            ImageSizeError: The stages can't divide the image.
+        """
+        wanted = self._wanted(tasks)
+        self._check_image(x)
+        made: dict[str, list[Tensor]] = {}
+        for name, served in self._routes().items():
+            here = [task for task in served if task in wanted]
+            if here:
+                path = self.paths[name]
+                outputs = self._stage_outputs(path, x)
+                made |= self.method.task_features(path, self.info, outputs, here, x)
+        return {task: made[task] for task in wanted}
+
+    def _stage_outputs(self, path: nn.Module, x: Tensor) -> list[Tensor]:
+        info = self.info
+        if info.family.features is not None:
+            outputs = list(info.family.features(path, x))
+            return [outputs[index] for index in info.indices]
+        tapped = stage_outputs(path, x, info.indices)
+        assert tapped is not None, "the probe reached them"
+        return tapped
+
+    def _wanted(self, tasks: Sequence[str] | None) -> tuple[str, ...]:
+        if tasks is None:
+            return self.tasks
+        wanted = (tasks,) if isinstance(tasks, str) else tuple(tasks)
+        for task in wanted:
+            if task not in self.tasks:
+                raise UnknownNameError.of("task", task, self.tasks)
+        return wanted
+
+    def _check_image(self, x: Tensor) -> None:
+        if x.ndim != 4 or x.shape[1] != 3:
+            raise ShapeError(
+                f"images have shape {tuple(x.shape)}; expected (B, 3, H, W). Add the batch axis "
+                "with x[None], or bring the channels to the front."
+            )
+        info = self.info
+        height, width = int(x.shape[-2]), int(x.shape[-1])
+        if (height, width) == info.probed_size:
+            return
+        if info.multiple is None:
+            near = info.probed_size
+        elif height % info.multiple == 0 and width % info.multiple == 0:
+            return
+        else:
+            step = info.multiple
+            near = (
+                max(1, (height + step // 2) // step) * step,
+                max(1, (width + step // 2) // step) * step,
+            )
+        rule = (
+            f"takes only {near[0]}x{near[1]}"
+            if info.multiple is None
+            else f"needs sides divisible by {info.multiple}"
+        )
+        raise ImageSizeError(
+            f"image size {height}x{width}: {info.model} {rule}; the nearest size that works is "
+            f"{near[0]}x{near[1]}. Resize or pad the images."
+        )
+
+    # ------------------------------------------------------------------ what is ours
+
+    def adapter_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield name and parameter of everything this library added or unfroze, each once."""
+        frozen = {id(parameter) for parameter in self.backbone.parameters()}
+        for name, parameter in self.named_parameters():
+            if id(parameter) not in frozen:
+                yield self._short(name), parameter
+
+    def adapter_state_dict(self) -> dict[str, Tensor]:
+        """Return what this library added or unfroze, buffers included, each tensor once."""
+        frozen = self._frozen_keys()
+        return {
+            self._short(name): tensor.detach()
+            for name, tensor in self.state_dict().items()
+            if not name.startswith("backbone.") and name not in frozen
+        }
+
+    def load_adapter_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Load what :meth:`adapter_state_dict` returned; nothing changes where it doesn't fit.
+
+        Raises:
+            CheckpointError: Names or shapes differ; the first few are listed.
+        """
+        own = self.adapter_state_dict()
+        missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+        shapes = [
+            f"{name} is {tuple(state[name].shape)}, expected {tuple(own[name].shape)}"
+            for name in sorted(own.keys() & state.keys())
+            if state[name].shape != own[name].shape
+        ]
+        if missing or extra or shapes:
+            problems = [
+                f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+                for what, names in (("missing", missing), ("unknown", extra), ("misshapen", shapes))
+                if names
+            ]
+            raise CheckpointError(
+                f"these adapters don't fit {self.method.name} on {self.info.model} with tasks "
+                f"{', '.join(self.tasks)}: {'; '.join(problems)}. Inject the method they were "
+                "trained with, with the same hyper-parameters and tasks."
+            )
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(state[name])
+
+    def ledger(self) -> Ledger:
+        """Count the trainable parameters by what they serve."""
+        backbone = dict(self.backbone.named_parameters(remove_duplicate=False))
+        counts = {"shared": 0, "per_task": 0, "unfrozen_backbone": 0}
+        tasks = dict.fromkeys(self.tasks, 0)
+        owners = self._task_owners()
+        frozen = {id(parameter) for parameter in backbone.values()}
+        for name, parameter in self.named_parameters():
+            if id(parameter) in frozen:
+                continue
+            task = owners.get(id(parameter))
+            kind = "shared" if task is None else "per_task"
+            if name.startswith("paths.") and name.split(".", 2)[2] in backbone:
+                kind = "unfrozen_backbone"
+            counts[kind] += parameter.numel()
+            if task is not None:
+                tasks[task] += parameter.numel()
+        return Ledger(
+            method=self.method.name,
+            **counts,
+            backbone=self.info.size,
+            tasks=tasks,
+            passes=self.method.passes(len(self.tasks)),
+        )
+
+    # ------------------------------------------------------------------ keep and read
+
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """Write the adapters (safetensors) and what they belong to (JSON) into ``folder``.
+
+        Raises:
+            UnsupportedModelError: This is a merged copy.
+        """
+        return checkpoint.write(folder, self.adapter_state_dict(), self.config())
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | os.PathLike[str],
+        backbone: nn.Module,
+        *,
+        family: Family | None = None,
+    ) -> AdaptedBackbone:
+        """Put saved adapters on ``backbone``.
+
+        Args:
+            folder: Where :meth:`save` wrote them.
+            backbone: The model they were trained on, or one of the same build.
+            family: As for :func:`peft_dense.inject`.
+
+        Raises:
+            CheckpointError: The folder isn't whole, or the backbone doesn't fit; the reason is
+                named.
+        """
+        state, config = checkpoint.read(folder)
+        adapted = cls.from_config(config, backbone, family=family)
+        adapted.load_adapter_state_dict(state)
+        return adapted
+
+    def config(self) -> dict[str, Any]:
+        """Describe method, tasks and backbone such that JSON can hold it."""
+        self._check_not_merged("saved as adapters")
+        return {
+            "method": self.method.name,
+            "hyperparameters": dataclasses.asdict(self.method),
+            "tasks": list(self.tasks),
+            "backbone": {
+                "class": self.info.model,
+                "parameters": {name: list(s) for name, s in self.info.parameters.items()},
+                "weights": _checksum(self.backbone, self.info),
+            },
+        }
+
+    @classmethod
+    def from_config(
+        cls, config: Mapping[str, Any], backbone: nn.Module, *, family: Family | None = None
+    ) -> AdaptedBackbone:
+        """Build what :meth:`config` describes on ``backbone``, with fresh adapters.
+
+        Raises:
+            CheckpointError: The backbone has other parameters than those described.
+        """
+        info = examine(backbone, family)
+        _check_fit(config["backbone"]["parameters"], config["backbone"]["class"], info)
+        how = method(config["method"], **config["hyperparameters"])
+        adapted = cls(backbone, how.resolve(info), config["tasks"], info)
+        if config["backbone"]["weights"] != _checksum(adapted.backbone, info):
+            warnings.warn(
+                f"the adapters were trained on other weights of {info.model} than these; load the "
+                "same pretrained weights into the backbone first.",
+                stacklevel=3,
+            )
+        return adapted
+
+    def eject(self) -> nn.Module:
+        """Return the original model, bit for bit as it was given."""
+        return self._original[0]
+
+    # ------------------------------------------------------------------ tasks come and go
+
+    def add_task(self, name: str) -> None:
+        """Add a task in place; the others' outputs don't move by one bit.
+
+        Raises:
+            HyperparameterError: The task is there already.
+        """
+        if name in self.tasks:
+            raise HyperparameterError(f"task {name!r} is there already; name each task once.")
+        self._check_not_merged("given tasks")
+        for module in list(self.modules()):
+            if isinstance(getattr(module, "tasks", None), TaskDict):
+                module.add_task(name)  # type: ignore[operator]
+        if not self.method.one_path:
+            self.paths[name] = self._new_path((name,))
+        self.tasks = (*self.tasks, name)
+        self._follow_backbone()
+        self.train(self.training)
+
+    def remove_task(self, name: str) -> None:
+        """Remove a task and all that served it alone; the others don't move by one bit.
+
+        Raises:
+            UnknownNameError: No such task.
+            HyperparameterError: It is the last one.
+        """
+        self._wanted([name])
+        if len(self.tasks) == 1:
+            raise HyperparameterError(f"{name!r} is the last task; use eject() to get the backbone.")
+        for module in list(self.modules()):
+            tasks = getattr(module, "tasks", None)
+            if isinstance(tasks, TaskDict) and name in tasks:
+                del tasks[name]
+        if not self.method.one_path:
+            del self.paths[name]
+        self.tasks = tuple(task for task in self.tasks if task != name)
+
+    def extract_task(self, name: str) -> AdaptedBackbone:
+        """Return a copy that serves one task only; it shares the frozen backbone with this one.
+
+        Raises:
+            UnknownNameError: No such task.
+        """
+        self._wanted([name])
+        alone = self._copy()
+        for task in self.tasks:
+            if task != name:
+                alone.remove_task(task)
+        return alone
+
+    def merge(self) -> AdaptedBackbone:
+        """Return a copy whose adapters are folded into plain modules, for inference.
+
+        Exact where the method is linear in the weights (LoRA); hypernetworks are baked into plain
+        adapters. The copy can't be saved or given tasks: keep this one for that.
+
+        Raises:
+            UnsupportedModelError: The method can't be folded; the message says why.
+        """
+        self._check_not_merged("merged again")
+        merged = self._copy()
+        for path in merged.paths.values():
+            self.method.merge(path, self.info)
+        merged.shared, merged.merged = None, True
+        return merged
+
+    # ------------------------------------------------------------------ modes
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch drop path and dropout; frozen batch normalisation stays in eval."""
+        super().train(mode)
+        frozen = {id(parameter) for parameter in self.backbone.parameters()}
+        for module in self.modules():
+            if isinstance(module, nn.modules.batchnorm._NormBase):
+                parameters = list(module.parameters())
+                if all(id(parameter) in frozen for parameter in parameters):
+                    module.training = False
+        return self
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute blocks in the backward instead of keeping their activations.
+
+        Raises:
+            UnsupportedModelError: The backbone has no such switch.
+        """
+        for path in self.paths.values():
+            switch: Any = getattr(path, "set_grad_checkpointing", None)
+            if switch is None:
+                raise UnsupportedModelError(
+                    f"{self.info.model} has no set_grad_checkpointing; wrap its blocks with "
+                    "torch.utils.checkpoint before inject."
+                )
+            switch(enable)
+
+    def extra_repr(self) -> str:
+        """Show method, tasks and stages."""
+        flat = ", flat: one scale" if self.info.flat else ""
+        return (
+            f"{self.method}, tasks={self.tasks}, channels={self.channels}, "
+            f"reductions={self.reductions}{flat}"
+        )
+
+    # ------------------------------------------------------------------ inside
+
+    def _copy(self) -> AdaptedBackbone:
+        """Copy all but the frozen tensors and the original."""
+        memo: dict[int, Any] = {id(p): p for p in self.backbone.parameters()}
+        memo[id(self._original)] = self._original
+        return copy.deepcopy(self, memo)
+
+    def _check_not_merged(self, what: str) -> None:
+        if self.merged:
+            raise UnsupportedModelError(
+                f"a merged copy can't be {what}; use the one it was merged from."
+            )
+
+    def _routes(self) -> dict[str, tuple[str, ...]]:
+        """Which tasks each path serves."""
+        if self.method.one_path:
+            return {_SHARED_PATH: self.tasks}
+        return {task: (task,) for task in self.tasks}
+
+    def _new_path(self, served: Sequence[str]) -> nn.Module:
+        path = share(self.backbone)
+        self.method.adapt(path, self.info, served, self.shared)
+        return path
+
+    def _follow_backbone(self) -> None:
+        """Put what was added on the backbone's device, in its floating-point type."""
+        reference = next(p for p in self.backbone.parameters() if p.is_floating_point())
+        for _, parameter in self.adapter_parameters():
+            parameter.data = parameter.data.to(reference.device, reference.dtype)
+
+    def _task_owners(self) -> dict[int, str]:
+        """Which parameters serve one task alone: those under its name in a TaskDict."""
+        owners: dict[int, str] = {}
+        if not self.method.one_path:
+            for task, path in self.paths.items():
+                owners |= {id(parameter): task for parameter in path.parameters()}
+        for module in self.modules():
+            if isinstance(module, TaskDict) and module is not self.paths:
+                for task, part in module.items():
+                    owners |= {id(parameter): task for parameter in part.parameters()}
+        return owners
+
+    def _short(self, name: str) -> str:
+        """Drop the path's name where all tasks share it."""
+        return name.removeprefix(f"paths.{_SHARED_PATH}.") if self.method.one_path else name
+
+    def _frozen_keys(self) -> dict[str, str]:
+        """Map each path's state-dict key of a frozen tensor to the backbone's key of it."""
+        names = {id(parameter): name for name, parameter in self.backbone.named_parameters()}
+        keys: dict[str, str] = {}
+        for stored, path in self.paths._modules.items():
+            assert path is not None
+            for prefix, module in path.named_modules(remove_duplicate=False):
+                parameters = dict(module.named_parameters(recurse=False))
+                at = f"paths.{stored}.{prefix}." if prefix else f"paths.{stored}."
+                for leaf, parameter in parameters.items():
+                    if id(parameter) in names:
+                        keys[at + leaf] = f"backbone.{names[id(parameter)]}"
+                # Running statistics belong to whoever owns the weight beside them.
+                if all(id(parameter) in names for parameter in parameters.values()):
+                    for leaf, _ in module.named_buffers(recurse=False):
+                        source = f"{prefix}.{leaf}" if prefix else leaf
+                        if leaf not in module._non_persistent_buffers_set:
+                            keys[at + leaf] = f"backbone.{source}"
+        return keys
+
+
+def _drop_duplicates(
+    module: AdaptedBackbone, state: dict[str, Any], prefix: str, _: dict[str, Any]
+) -> None:
+    """Name each frozen tensor once, under ``backbone``."""
+    for key in module._frozen_keys():
+        state.pop(prefix + key, None)
+
+
+def _restore_duplicates(
+    module: AdaptedBackbone, state: dict[str, Any], prefix: str, *_: Any
+) -> None:
+    """Give the paths back the names that saving dropped, and leave the original its values."""
+    for key, source in module._frozen_keys().items():
+        if prefix + source in state:
+            state[prefix + key] = state[prefix + source]
+    frozen = module.backbone.state_dict(keep_vars=True)
+    given = {name: state.get(f"{prefix}backbone.{name}") for name in frozen}
+    if any(
+        new is not None and new.shape == old.shape and not torch.equal(new.to(old), old)
+        for (name, old), new in zip(frozen.items(), given.values(), strict=True)
+    ):
+        for parameter in module.backbone.parameters():
+            parameter.data = parameter.data.clone()
+        for part in module.modules():
+            for leaf, buffer in part.named_buffers(recurse=False):
+                part._buffers[leaf] = buffer.clone()
+
+
+def _checksum(backbone: nn.Module, info: BackboneInfo) -> dict[str, str]:
+    """Tell one set of weights from another: type and CRC-32 of the used parameters."""
+    crc, kinds = 0, set()
+    for name, parameter in backbone.named_parameters():
+        if name in info.parameters:
+            crc = zlib.crc32(parameter.detach().cpu().contiguous().view(torch.uint8).numpy(), crc)
+            kinds.add(str(parameter.dtype).removeprefix("torch."))
+    return {"dtype": ",".join(sorted(kinds)), "crc32": f"{crc:08x}"}
+
+
+def _check_fit(saved: Mapping[str, Sequence[int]], name: str, info: BackboneInfo) -> None:
+    """Compare the parameters the adapters were made for with those that are there."""
+    here = {key: list(shape) for key, shape in info.parameters.items()}
+    missing, extra = sorted(saved.keys() - here.keys()), sorted(here.keys() - saved.keys())
+    shapes = [
+        f"{key} is {tuple(here[key])}, not {tuple(saved[key])}"
+        for key in saved
+        if key in here and list(saved[key]) != here[key]
+    ]
+    problems = [
+        f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+        for what, names in (
+            ("parameters it lacks", missing),
+            ("it has besides", extra),
+            ("of another shape", shapes),
+        )
+        if names
+    ]
+    if problems:
+        raise CheckpointError(
+            f"the adapters belong to a {name} and don't fit this {info.model}: "
+            f"{'; '.join(problems)}. Build the backbone as it was when they were trained."
+        )

@@ -1,0 +1,196 @@
+"""An adapted backbone with a head for every task: images in, dense predictions out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from peft_dense import checkpoint
+from peft_dense.adapted import AdaptedBackbone
+from peft_dense.backbones import Family
+from peft_dense.errors import CheckpointError, HyperparameterError, UnknownNameError
+from peft_dense.heads import head as find_head
+from peft_dense.layout import from_channels_last, to_channels_last
+from peft_dense.ledger import Ledger
+from peft_dense.nn import TaskDict
+
+__all__ = ["DenseModel"]
+
+HeadFactory = Callable[..., nn.Module]
+
+
+class DenseModel(nn.Module):
+    """Turn images into one dense prediction a task.
+
+    Each task's stage features pass a LayerNorm a stage (the papers' output norms, one set a task)
+    and the task's head; the result is upsampled to the images' size.
+
+    Args:
+        encoder: The adapted backbone.
+        channels: Output channels per task; every task of the encoder needs a head.
+        head: Name of a head, or any callable ``(channels, out_channels, **options) -> module``
+            whose module maps a list of stage features to one map.
+        **options: Passed on to the head, such as ``width=256``.
+
+    Shape:
+        ``(B, 3, H, W) ->`` per task ``(B, out, H, W)``
+
+    Raises:
+        UnknownNameError: Unknown head, or a head for a task that the encoder hasn't.
+        HyperparameterError: A task of the encoder has no head.
+
+    Example:
+        >>> import timm
+        >>> from peft_dense import inject
+        >>> encoder = inject(timm.create_model("pvt_v2_b0"), "vmt_lite", tasks=["semseg", "depth"])
+        >>> model = DenseModel(encoder, {"semseg": 21, "depth": 1}, width=32)
+        >>> model(torch.randn(2, 3, 64, 64))["semseg"].shape
+        torch.Size([2, 21, 64, 64])
+    """
+
+    def __init__(
+        self,
+        encoder: AdaptedBackbone,
+        channels: Mapping[str, int],
+        head: str | HeadFactory = "segformer",
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        for task in channels:
+            if task not in encoder.tasks:
+                raise UnknownNameError.of("task with a head", task, encoder.tasks)
+        missing = [task for task in encoder.tasks if task not in channels]
+        if missing:
+            raise HyperparameterError(
+                f"no head for {', '.join(map(repr, missing))}; give every task of the encoder its "
+                f"output channels, e.g. {{{missing[0]!r}: 1}}, or inject with fewer tasks."
+            )
+        make = find_head(head) if isinstance(head, str) else head
+        self.encoder = encoder
+        self.out_channels = {task: int(channels[task]) for task in encoder.tasks}
+        self.head_name = head if isinstance(head, str) else None
+        self.options = options
+        self.norms, self.heads = TaskDict(), TaskDict()
+        reference = next(p for p in encoder.backbone.parameters() if p.is_floating_point())
+        for task, out in self.out_channels.items():
+            norms = nn.ModuleList(nn.LayerNorm(width) for width in encoder.channels)
+            self.norms[task] = norms.to(reference)
+            self.heads[task] = make(encoder.channels, out, **options).to(reference)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the tasks."""
+        return self.encoder.tasks
+
+    def forward(self, x: Tensor, tasks: Sequence[str] | None = None) -> dict[str, Tensor]:
+        """Predict ``tasks`` (all if None) at the images' size.
+
+        Raises:
+            UnknownNameError: A task that isn't there.
+            ImageSizeError: The stages can't divide the images.
+        """
+        predictions = {}
+        for task, features in self.encoder(x, tasks).items():
+            normed = [
+                from_channels_last(norm(to_channels_last(feature, 1)), 1)
+                for norm, feature in zip(self.norms[task], features, strict=True)
+            ]
+            predictions[task] = F.interpolate(
+                self.heads[task](normed), size=x.shape[-2:], mode="bilinear", align_corners=False
+            )
+        return predictions
+
+    def ledger(self) -> Ledger:
+        """Count the trainable parameters, heads and output norms included."""
+        heads = sum(p.numel() for part in (self.norms, self.heads) for p in part.parameters())
+        return replace(self.encoder.ledger(), heads=heads)
+
+    def trainable_state_dict(self) -> dict[str, Tensor]:
+        """Return adapters, output norms and heads, their buffers included, each tensor once."""
+        state = {f"encoder.{k}": v for k, v in self.encoder.adapter_state_dict().items()}
+        for name, part in (("norms", self.norms), ("heads", self.heads)):
+            state |= {f"{name}.{key}": value for key, value in part.state_dict().items()}
+        return state
+
+    def load_trainable_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Load what :meth:`trainable_state_dict` returned; nothing changes where it doesn't fit.
+
+        Raises:
+            CheckpointError: Names or shapes differ.
+        """
+        parts: dict[str, dict[str, Tensor]] = {"encoder": {}, "norms": {}, "heads": {}}
+        for name, tensor in state.items():
+            kind, _, rest = name.partition(".")
+            if kind not in parts:
+                raise CheckpointError(
+                    f"{name!r} is no part of a dense model; its parts are encoder, norms and heads."
+                )
+            parts[kind][rest] = tensor
+        for name, module in (("norms", self.norms), ("heads", self.heads)):
+            own = module.state_dict()
+            wrong = sorted(own.keys() ^ parts[name].keys()) or [
+                key for key, tensor in own.items() if tensor.shape != parts[name][key].shape
+            ]
+            if wrong:
+                raise CheckpointError(
+                    f"the saved {name} don't fit tasks {self.out_channels}: {len(wrong)} differ, "
+                    f"first {wrong[0]!r}. Build the model with the heads it was saved with."
+                )
+        self.encoder.load_adapter_state_dict(parts["encoder"])
+        self.norms.load_state_dict(parts["norms"])
+        self.heads.load_state_dict(parts["heads"])
+
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """Write adapters and heads (safetensors) and what they belong to (JSON) into ``folder``."""
+        config = {
+            **self.encoder.config(),
+            "heads": {
+                "name": self.head_name,
+                "options": self.options,
+                "channels": self.out_channels,
+            },
+        }
+        return checkpoint.write(folder, self.trainable_state_dict(), config)
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | os.PathLike[str],
+        backbone: nn.Module,
+        *,
+        head: HeadFactory | None = None,
+        family: Family | None = None,
+    ) -> DenseModel:
+        """Put a saved model's adapters and heads on ``backbone``.
+
+        Args:
+            folder: Where :meth:`save` wrote it.
+            backbone: The model it was trained on, or one of the same build.
+            head: The callable the heads were made with, where it was no registered name.
+            family: As for :func:`peft_dense.inject`.
+
+        Raises:
+            CheckpointError: The folder isn't whole, holds an encoder only, or doesn't fit.
+        """
+        state, config = checkpoint.read(folder)
+        heads = config.get("heads")
+        if heads is None:
+            raise CheckpointError(
+                f"{folder} holds an encoder without heads; read it with AdaptedBackbone.load."
+            )
+        make = heads["name"] if head is None else head
+        if make is None:
+            raise CheckpointError(
+                f"the heads in {folder} were made by a callable; pass it as head=..."
+            )
+        encoder = AdaptedBackbone.from_config(config, backbone, family=family)
+        model = cls(encoder, heads["channels"], make, **heads["options"])
+        model.load_trainable_state_dict(state)
+        return model

@@ -1,0 +1,16 @@
+"""Heads: from the stages of a backbone to one map a task. A head is one file.
+
+Every module of this folder is imported here, so a new one is known by its name as soon as it stands
+beside the others.
+"""
+
+from importlib import import_module
+from pkgutil import iter_modules
+
+from peft_dense.heads.base import Head, head, heads, register
+from peft_dense.heads.segformer import SegFormerHead
+
+__all__ = ["Head", "SegFormerHead", "head", "heads", "register"]
+
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")

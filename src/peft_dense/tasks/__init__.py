@@ -1,0 +1,18 @@
+"""Dense tasks: what each one's head gives out, its loss, its metric and how to draw it.
+
+A task is one file. Every module of this folder is imported here, so a new one is known by its name
+as soon as it stands beside the others.
+"""
+
+from importlib import import_module
+from pkgutil import iter_modules
+
+from peft_dense.tasks.base import IGNORE, Task
+from peft_dense.tasks.delta import delta_m
+from peft_dense.tasks.meter import Meter
+from peft_dense.tasks.registry import register, task, tasks
+
+__all__ = ["IGNORE", "Meter", "Task", "delta_m", "register", "task", "tasks"]
+
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")

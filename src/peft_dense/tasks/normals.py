@@ -1,0 +1,130 @@
+"""Surface normals: which way every pixel's surface faces."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from peft_dense.errors import ShapeError
+from peft_dense.tasks.base import IGNORE, Task
+from peft_dense.tasks.meter import Meter
+from peft_dense.tasks.registry import register
+
+__all__ = ["Normals", "NormalsMeter"]
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class Normals(Task):
+    """Give every pixel the direction its surface faces.
+
+    The loss is the L1 distance between the prediction, scaled to unit length, and the target, a
+    mean over valid pixels and channels. A target pixel is valid unless it is 255 on all channels,
+    zero (no direction) or not finite.
+
+    Shape:
+        prediction ``(B, 3, H, W)`` of any length; target ``(B, 3, H, W)`` floats in -1..1
+
+    Example:
+        >>> up = torch.tensor([0.0, 1.0, 0.0])[None, :, None, None]
+        >>> Normals().loss(5 * up, up)
+        tensor(0.)
+    """
+
+    name: ClassVar[str] = "normals"
+    metric: ClassVar[str] = "mErr"
+    higher_is_better: ClassVar[bool] = False
+    fixed_channels: ClassVar[int | None] = 3
+
+    channels: int = 3
+
+    def read(self, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Check directions and scale the valid ones to unit length; the others become zero."""
+        if target.ndim != 4 or target.shape[1] != 3 or not target.is_floating_point():
+            raise ShapeError(
+                "a normals target has shape (B, 3, H, W) and a floating-point dtype; got "
+                f"{tuple(target.shape)} of {target.dtype}. Move the channels to axis 1; decode "
+                "bytes v by 2 v / 255 - 1."
+            )
+        valid = (target != IGNORE).any(1) & (target != 0).any(1) & target.isfinite().all(1)
+        target = torch.where(valid[:, None], target.float(), 0.0)
+        largest = target.abs().max().item() if target.numel() else 0.0
+        if largest > 1.01:  # rounding of a stored unit vector stays below
+            raise ShapeError(
+                f"a normals target holds {largest:g}; expected components in -1..1, or {IGNORE} on "
+                "all three channels where ignored. Decode bytes v by 2 v / 255 - 1."
+            )
+        return F.normalize(target, dim=1), valid
+
+    def criterion(self, prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+        """Give the mean L1 distance of unit vectors over valid pixels."""
+        found, truth = _select(prediction, valid), _select(target, valid)
+        # The bound keeps the gradient at a zero prediction from 1 / 1e-12, PyTorch's default.
+        return F.l1_loss(F.normalize(found, dim=-1, eps=1e-6), truth)
+
+    def meter(self) -> NormalsMeter:
+        """Make a meter of ``mErr``, ``rmse`` and ``within_*``."""
+        return NormalsMeter(self)
+
+    def decide(self, prediction: Tensor) -> Tensor:
+        """Scale predictions to unit length."""
+        return F.normalize(prediction, dim=1)
+
+    def paint(self, label: Tensor) -> Tensor:
+        """Paint x, y, z as red, green, blue: ``255 (n + 1) / 2``."""
+        colour = (label.nan_to_num(0.0).clamp(-1, 1) + 1) / 2 * 255
+        return colour.round().to(torch.uint8).movedim(0, -1)
+
+
+class NormalsMeter(Meter):
+    """Score directions by the angle between prediction and truth, over all valid pixels.
+
+    ``mErr``: the mean angle in degrees; ``rmse``: the root of its mean square, which some published
+    columns of that name are not; ``within_11.25``, ``within_22.5``, ``within_30``: the share of
+    pixels with a smaller angle, in percent.
+    """
+
+    limits: ClassVar[tuple[float, ...]] = (11.25, 22.5, 30.0)
+
+    def zeros(self) -> dict[str, Tensor]:
+        """Give sums of angles and of their squares, and counts."""
+        return {
+            "angle": torch.zeros((), dtype=torch.float64),
+            "square": torch.zeros((), dtype=torch.float64),
+            "within": torch.zeros(len(self.limits), dtype=torch.int64),
+            "pixels": torch.zeros((), dtype=torch.int64),
+        }
+
+    def count(self, prediction: Tensor, target: Tensor, valid: Tensor) -> dict[str, Tensor]:
+        """Sum angles; the arc tangent is exact where the arc cosine loses small ones."""
+        found, truth = _select(prediction, valid), _select(target, valid)
+        found = F.normalize(found, dim=-1)
+        across = torch.linalg.cross(found, truth).norm(dim=-1)
+        angle = torch.atan2(across, (found * truth).sum(-1)).rad2deg()
+        return {
+            "angle": angle.sum(),
+            "square": angle.square().sum(),
+            "within": torch.stack([(angle < limit).sum() for limit in self.limits]),
+            "pixels": valid.sum(),
+        }
+
+    def compute(self) -> dict[str, float]:
+        """Give ``mErr`` and ``rmse`` in degrees, ``within_*`` in percent."""
+        pixels = self.state["pixels"]
+        within = (100 * self.state["within"] / pixels).tolist()
+        return {
+            "mErr": (self.state["angle"] / pixels).item(),
+            "rmse": (self.state["square"] / pixels).sqrt().item(),
+            **{
+                f"within_{limit:g}": share for limit, share in zip(self.limits, within, strict=True)
+            },
+        }
+
+
+def _select(vectors: Tensor, valid: Tensor) -> Tensor:
+    """Take the vectors of valid pixels: ``(B, 3, H, W) -> (N, 3)``."""
+    return vectors.movedim(1, -1)[valid]

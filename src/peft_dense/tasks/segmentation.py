@@ -1,0 +1,138 @@
+"""Tasks that give each pixel one of several classes: cross-entropy and mean IoU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from einops import rearrange
+from torch import Tensor
+from torch.nn import functional as F
+
+from peft_dense.errors import HyperparameterError, ShapeError
+from peft_dense.tasks.base import IGNORE, Task
+from peft_dense.tasks.drawing import palette
+from peft_dense.tasks.meter import Meter
+
+__all__ = ["ConfusionMeter", "Segmentation", "read_classes"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segmentation(Task):
+    """Classify every pixel: ``(B, channels, H, W)`` logits against ``(B, H, W)`` classes.
+
+    The loss is the cross-entropy over the pixels that aren't 255.
+
+    Args:
+        channels: Number of classes, background included.
+        classes: Their names; by default the task's own where it has as many, else numbers.
+
+    Raises:
+        HyperparameterError: If there isn't one name a class.
+    """
+
+    metric: ClassVar[str] = "mIoU"
+    class_names: ClassVar[tuple[str, ...]] = ()
+
+    classes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        names = tuple(self.classes)
+        if not names and len(self.class_names) == self.channels:
+            names = self.class_names
+        names = names or tuple(f"class {index}" for index in range(self.channels))
+        if len(names) != self.channels:
+            raise HyperparameterError(
+                f"task {self.name} got {len(names)} class names for channels={self.channels}; "
+                f"pass channels={len(names)}, or one name a class."
+            )
+        object.__setattr__(self, "classes", names)
+
+    def read(self, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Check classes; the pixels that aren't 255 are valid."""
+        return read_classes(target, self.channels, self.name)
+
+    def criterion(self, prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+        """Give the mean cross-entropy over valid pixels."""
+        return F.cross_entropy(prediction, target, ignore_index=IGNORE)
+
+    def meter(self) -> ConfusionMeter:
+        """Make a meter of ``mIoU``."""
+        return ConfusionMeter(self)
+
+    def decide(self, prediction: Tensor) -> Tensor:
+        """Give each pixel the class of its largest logit."""
+        return prediction.argmax(1)
+
+    def paint(self, label: Tensor) -> Tensor:
+        """Give each class its colour of the VOC palette."""
+        return palette()[label]
+
+
+class ConfusionMeter(Meter):
+    r"""Score classes by the mean intersection over union of the whole data set.
+
+    .. math:: \mathrm{IoU}_c = \frac{n_{cc}}{\sum_j n_{cj} + \sum_i n_{ic} - n_{cc}}
+
+    where n_ij counts the pixels of true class i that were called j (PASCAL VOC's segmentation
+    accuracy). A class that appears neither in truth nor in prediction has no IoU and is left out
+    of the mean.
+    """
+
+    def zeros(self) -> dict[str, Tensor]:
+        """Give an empty confusion matrix, truth by prediction."""
+        shape = (self.task.channels, self.task.channels)
+        return {"confusion": torch.zeros(shape, dtype=torch.int64)}
+
+    def count(self, prediction: Tensor, target: Tensor, valid: Tensor) -> dict[str, Tensor]:
+        """Count pixels by true and predicted class."""
+        classes = self.task.channels
+        pairs = target[valid] * classes + prediction.argmax(1)[valid]
+        counts = torch.bincount(pairs, minlength=classes**2)
+        return {"confusion": rearrange(counts, "(truth found) -> truth found", truth=classes)}
+
+    def compute(self) -> dict[str, float]:
+        """Give ``mIoU`` in percent."""
+        counts = self.state["confusion"].double()
+        both = counts.diagonal()
+        either = counts.sum(0) + counts.sum(1) - both
+        seen = either > 0
+        return {"mIoU": 100 * (both[seen] / either[seen]).mean().item()}
+
+
+def read_classes(target: Tensor, classes: int, name: str) -> tuple[Tensor, Tensor]:
+    """Check a map of class indices and find its valid pixels, those that aren't 255.
+
+    Args:
+        target: Whole numbers below ``classes``, or 255.
+        classes: How many there are.
+        name: The task, for the message.
+
+    Shape:
+        ``(B, H, W) -> (B, H, W)`` int64, ``(B, H, W)`` bool
+
+    Raises:
+        ShapeError: If it has another shape, isn't of whole numbers, or holds other values.
+
+    Example:
+        >>> read_classes(torch.tensor([[[0, 1, 255]]]), 2, "sal")[1].tolist()
+        [[[True, True, False]]]
+    """
+    if target.ndim != 3 or target.is_floating_point() or target.is_complex():
+        raise ShapeError(
+            f"a {name} target has shape (B, H, W) and whole numbers; got {tuple(target.shape)} of "
+            f"{target.dtype}. Squeeze a channel axis, and convert with .long()."
+        )
+    target = target.long()
+    valid = target != IGNORE
+    wrong = valid & ((target < 0) | (target >= classes))
+    if wrong.any():
+        found = sorted(set(target[wrong].tolist()))
+        raise ShapeError(
+            f"a {name} target holds {', '.join(map(str, found[:5]))}"
+            f"{' and more' * (len(found) > 5)}; expected 0 to {classes - 1}, or {IGNORE} where "
+            "ignored. Map the labels to that range, or give head and task more channels."
+        )
+    return target, valid

@@ -59,8 +59,20 @@ def replace(path: nn.Module, name: str, module: nn.Module) -> None:
 def set_adapter(path: nn.Module, site: Site, branch: nn.Module) -> nn.Module:
     """Make ``branch`` the adapter of the site and return the site's module."""
     module = path.get_submodule(site.name)
+    if type(module).forward is nn.Sequential.forward:
+        module.__class__ = _SequentialSite
     module.adapter = ChannelsLast(branch) if site.channel_axis == 1 else branch
     return module
+
+
+class _SequentialSite(nn.Sequential):
+    """A Sequential that doesn't take its adapter for one of its layers."""
+
+    def forward(self, input: Any) -> Any:
+        """Run the layers, not the adapter."""
+        for name, layer in self.named_children():
+            input = input if name == "adapter" else layer(input)
+        return input
 
 
 def _beside(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:

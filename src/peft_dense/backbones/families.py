@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from types import FunctionType
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from timm.layers.format import Format
+from timm.models import mvitv2
 from timm.models.eva import Eva
 from timm.models.hiera import Hiera, Reroll, Unroll
 from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock
@@ -152,6 +154,56 @@ def _flexible_swin(model: nn.Module) -> None:
             module.attn_mask = None  # type: ignore[assignment]
 
 
+# MViTv2 indexes its relative positions as if the image had the size it was built for.
+
+
+def _resized_rel_pos(
+    attn: Tensor,
+    q: Tensor,
+    has_cls_token: bool,
+    q_size: Sequence[int],
+    k_size: Sequence[int],
+    *tables: Tensor,
+) -> Tensor:
+    """Add relative positions from tables that are resampled to the size at hand."""
+    lengths = [2 * max(sizes) - 1 for sizes in zip(q_size, k_size, strict=True)]
+    resized = [
+        table
+        if table.shape[0] == length
+        else F.interpolate(table.mT[None], size=length, mode="linear")[0].mT
+        for table, length in zip(tables, lengths, strict=True)
+    ]
+    added: Tensor = mvitv2.cal_rel_pos_type(attn, q, has_cls_token, q_size, k_size, *resized)
+    return added
+
+
+def _with_resized_rel_pos(forward: FunctionType) -> FunctionType:
+    """Return ``forward`` such that it calls our ``cal_rel_pos_type`` in place of timm's."""
+    names = {**forward.__globals__, "cal_rel_pos_type": _resized_rel_pos}
+    return FunctionType(forward.__code__, names, forward.__name__, forward.__defaults__)
+
+
+class _MViTAttention(mvitv2.MultiScaleAttention):  # type: ignore[misc]
+    """timm's MViTv2 attention at any size."""
+
+    forward = _with_resized_rel_pos(mvitv2.MultiScaleAttention.forward)
+
+
+class _MViTAttentionPoolFirst(mvitv2.MultiScaleAttentionPoolFirst):  # type: ignore[misc]
+    """timm's MViTv2 attention that pools first, at any size."""
+
+    forward = _with_resized_rel_pos(mvitv2.MultiScaleAttentionPoolFirst.forward)
+
+
+def _flexible_mvitv2(model: nn.Module) -> None:
+    any_size = {
+        mvitv2.MultiScaleAttention: _MViTAttention,
+        mvitv2.MultiScaleAttentionPoolFirst: _MViTAttentionPoolFirst,
+    }
+    for module in model.modules():
+        module.__class__ = any_size.get(type(module), type(module))
+
+
 # A plain ViT resamples its position embedding if it is told to.
 
 
@@ -224,6 +276,7 @@ def _torchvision_swin_features(model: nn.Module, x: Tensor) -> list[Tensor]:
 
 register_family(SwinTransformer, Family(flexible=_flexible_swin))
 register_family(SwinTransformerV2, Family(flexible=_flexible_swin))
+register_family(mvitv2.MultiScaleVit, Family(flexible=_flexible_mvitv2))
 register_family(VisionTransformer, Family(flexible=_flexible_vit))
 register_family(Eva, Family(flexible=_flexible_vit))
 register_family(Hiera, Family(features=_hiera_features, to_map=_hiera_to_map))

@@ -108,6 +108,11 @@ class AdaptedBackbone(nn.Module):
                 made |= self.method.task_features(path, self.info, outputs, here, x)
         return {task: made[task] for task in wanted}
 
+    @property
+    def task_groups(self) -> tuple[tuple[str, ...], ...]:
+        """Tasks that share a path; a backward a group needs the memory of one path."""
+        return tuple(self._routes().values())
+
     def _stage_outputs(self, path: nn.Module, x: Tensor) -> list[Tensor]:
         info = self.info
         if info.family.features is not None:
@@ -160,10 +165,8 @@ class AdaptedBackbone(nn.Module):
 
     def adapter_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield name and parameter of everything this library added or unfroze, each once."""
-        frozen = {id(parameter) for parameter in self.backbone.parameters()}
-        for name, parameter in self.named_parameters():
-            if id(parameter) not in frozen:
-                yield self._short(name), parameter
+        for name, parameter in self._ours():
+            yield self._short(name), parameter
 
     def adapter_state_dict(self) -> dict[str, Tensor]:
         """Return what this library added or unfroze, buffers included, each tensor once."""
@@ -202,26 +205,36 @@ class AdaptedBackbone(nn.Module):
             for name, tensor in own.items():
                 tensor.copy_(state[name])
 
+    def parameters_by_kind(self) -> dict[str, list[nn.Parameter]]:
+        """Sort what trains into ``shared``, ``per_task`` and ``unfrozen_backbone``.
+
+        For optimisers that treat them apart: unfrozen pretrained weights like smaller steps.
+        """
+        kinds: dict[str, list[nn.Parameter]] = {
+            "shared": [],
+            "per_task": [],
+            "unfrozen_backbone": [],
+        }
+        names = {name for name, _ in self.backbone.named_parameters(remove_duplicate=False)}
+        owners = self._task_owners()
+        for name, parameter in self._ours():
+            if name.startswith("paths.") and name.split(".", 2)[2] in names:
+                kinds["unfrozen_backbone"].append(parameter)
+            else:
+                kinds["per_task" if id(parameter) in owners else "shared"].append(parameter)
+        return kinds
+
     def ledger(self) -> Ledger:
         """Count the trainable parameters by what they serve."""
-        backbone = dict(self.backbone.named_parameters(remove_duplicate=False))
-        counts = {"shared": 0, "per_task": 0, "unfrozen_backbone": 0}
         tasks = dict.fromkeys(self.tasks, 0)
         owners = self._task_owners()
-        frozen = {id(parameter) for parameter in backbone.values()}
-        for name, parameter in self.named_parameters():
-            if id(parameter) in frozen:
-                continue
-            task = owners.get(id(parameter))
-            kind = "shared" if task is None else "per_task"
-            if name.startswith("paths.") and name.split(".", 2)[2] in backbone:
-                kind = "unfrozen_backbone"
-            counts[kind] += parameter.numel()
-            if task is not None:
-                tasks[task] += parameter.numel()
+        for _, parameter in self._ours():
+            if id(parameter) in owners:
+                tasks[owners[id(parameter)]] += parameter.numel()
+        kinds = self.parameters_by_kind()
         return Ledger(
             method=self.method.name,
-            **counts,
+            **{kind: sum(p.numel() for p in members) for kind, members in kinds.items()},
             backbone=self.info.size,
             tasks=tasks,
             passes=self.method.passes(len(self.tasks)),
@@ -404,6 +417,13 @@ class AdaptedBackbone(nn.Module):
         )
 
     # ------------------------------------------------------------------ inside
+
+    def _ours(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield what isn't the frozen backbone's, under its full name."""
+        frozen = {id(parameter) for parameter in self.backbone.parameters()}
+        for name, parameter in self.named_parameters():
+            if id(parameter) not in frozen:
+                yield name, parameter
 
     def _copy(self) -> AdaptedBackbone:
         """Copy all but the frozen tensors and the original."""

@@ -51,6 +51,7 @@ class Family:
         mlp: Attribute names under which blocks keep their feed-forward part.
         attn: Attribute names under which blocks keep their token mixer.
         roles: Attribute names of an attention's linears, for the roles ``qkv`` and ``proj``.
+        positions: Names of the parameters or modules that give attention its relative positions.
 
     Example:
         >>> def features(model, x):
@@ -64,6 +65,14 @@ class Family:
     mlp: tuple[str, ...] = ("mlp", "ffn", "feed_forward")
     attn: tuple[str, ...] = ("attn", "attention", "self_attn", "token_mixer")
     roles: dict[str, tuple[str, ...]] = field(default_factory=lambda: dict(_ROLES))
+    positions: tuple[str, ...] = (
+        "relative_position_bias_table",
+        "cpb_mlp",
+        "rel_pos",
+        "rel_pos_h",
+        "rel_pos_w",
+        "attention_biases",
+    )
 
 
 _FAMILIES: list[tuple[type[nn.Module], Family]] = []

@@ -46,18 +46,21 @@ class LinearSite:
 class Site:
     """One module beside or after which a branch can go.
 
-    ``kind`` is ``mlp`` or ``attn``; ``width`` its output channels; ``channel_axis`` -1 for tokens
+    ``kind`` is ``mlp`` or ``attn``; ``layer`` the module's class; ``width`` its output channels; ``channel_axis`` -1 for tokens
     (B, N, C) and maps (B, H, W, C), 1 for maps (B, C, H, W); ``tokens`` how many an image
-    of the probed size has there, and ``grid`` their (N,) or (H, W); ``stage`` counts from the finest.
+    of the probed size has there, and ``grid`` their (N,) or (H, W); ``stage`` counts from the
+    finest; ``keeps_shape`` tells whether input and output have one shape.
     """
 
     name: str
     kind: str
+    layer: type[nn.Module]
     stage: int
     width: int
     channel_axis: int
     tokens: int
     grid: tuple[int, ...]
+    keeps_shape: bool
     linears: tuple[LinearSite, ...] = ()
 
 
@@ -314,11 +317,13 @@ class _Watch:
             site = Site(
                 name=name,
                 kind=kind,
+                layer=type(self.model.get_submodule(name)),
                 stage=0,
                 width=width,
                 channel_axis=axis,
                 tokens=math.prod(call.outputs) // width,
                 grid=grid,
+                keeps_shape=call.inputs == call.outputs,
                 linears=self._linears(name, kind),
             )
             found.append((call.order, site))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from torch import nn
 
-from peft_dense.backbones import BackboneInfo, own
-from peft_dense.methods.base import Method, attach, one_of, register, width_of
+from peft_dense.backbones import BackboneInfo, Site, own
+from peft_dense.methods.base import Method, attach, check_adapter, register, width_of
 from peft_dense.nn import Bottleneck
 
 __all__ = ["Adapter", "SharedAdapter"]
@@ -18,21 +18,22 @@ __all__ = ["Adapter", "SharedAdapter"]
 @register
 @dataclass(frozen=True, kw_only=True)
 class Adapter(Method):
-    """Adds ``up(relu(down(norm(x))))`` to the stream at every site, a set of adapters a task.
+    """Adds ``scale * up(relu(down(norm(x))))`` to the stream at every site, a set a task.
 
     Houlsby et al. 2019 and He et al. 2022; "Adapter" in Polyhistor (table 1) and "Multiple Adapter"
-    in VMT-Adapter (table 2). Beside the MLP; after the attention where ``sites`` asks for it.
+    in VMT-Adapter (table 2).
 
     Args:
         ratio: Down-projection ratio rho; the bottleneck is ``n = d / rho`` wide.
         norm: LayerNorm on the adapter's input (``"in"``), its output (``"out"``), or none.
             The originals normalise the output, which amplifies the first update.
         sites: ``"mlp"``, ``"attn"`` or ``"both"``.
+        placement: ``"parallel"`` reads the site's input, ``"serial"`` its output.
         activation: Name of the non-linearity.
         scale: Constant factor of the branch.
 
     Raises:
-        HyperparameterError: ``ratio`` doesn't divide a width.
+        HyperparameterError: ``ratio`` doesn't divide a width, or a parallel branch has no place.
         NoSiteError: The backbone has no such sites.
     """
 
@@ -43,35 +44,47 @@ class Adapter(Method):
     ratio: int = 2
     norm: Literal["in", "out"] | None = "in"
     sites: Literal["mlp", "attn", "both"] = "mlp"
+    placement: Literal["parallel", "serial"] = "parallel"
     activation: str = "relu"
     scale: float = 1.0
 
     def __post_init__(self) -> None:
         """Check what needs no backbone to be checked."""
-        one_of("norm", self.norm, ("in", "out", None))
-        one_of("sites", self.sites, ("mlp", "attn", "both"))
+        check_adapter(self.norm, self.sites, self.placement)
 
     def adapt(
         self, path: nn.Module, info: BackboneInfo, tasks: Sequence[str], shared: nn.Module | None
     ) -> None:
         """Put a bottleneck at every site."""
         for site in info.find(self.sites):
+            n = width_of(site, self.ratio)
             branch = Bottleneck(
                 site.width,
-                width_of(site, self.ratio),
+                n,
                 norm=self.norm,
                 activation=self.activation,
                 scale=self.scale,
+                linear=self._linear(n, tasks, shared),
             )
-            attach(path, site, branch)
+            attach(path, site, branch, self.placement)
 
     def count(self, info: BackboneInfo, tasks: int) -> int:
         """``T sum (2 d n + n + d [+ 2 d])``, once where the tasks share the set."""
         total = 0
         for site in info.find(self.sites):
             d, n = site.width, width_of(site, self.ratio)
-            total += 2 * d * n + n + d + (2 * d if self.norm else 0)
+            total += self._projections(d, n) + n + d + (2 * d if self.norm else 0)
         return total * self.passes(tasks)
+
+    def _linear(
+        self, n: int, tasks: Sequence[str], shared: nn.Module | None
+    ) -> Callable[[int, int], nn.Module]:
+        """Give the kind of both projections of a bottleneck of width n."""
+        return nn.Linear
+
+    def _projections(self, d: int, n: int) -> int:
+        """Count the weights of both projections."""
+        return 2 * d * n
 
 
 @register

@@ -29,6 +29,7 @@ __all__ = [
     "Method",
     "attach",
     "bake_adapters",
+    "check_adapter",
     "method",
     "methods",
     "one_of",
@@ -179,13 +180,26 @@ def one_of(name: str, given: object, allowed: Sequence[object]) -> None:
         )
 
 
-def attach(path: nn.Module, site: Site, branch: nn.Module) -> None:
-    """Put an adapter at a site: beside a feed-forward part, after a token mixer.
+def check_adapter(norm: object, sites: object, placement: object) -> None:
+    """Check what adapters have in common and needs no backbone to be checked."""
+    one_of("norm", norm, ("in", "out", None))
+    one_of("sites", sites, ("mlp", "attn", "both"))
+    one_of("placement", placement, ("parallel", "serial"))
 
-    After, because some mixers change width or number of tokens (MViTv2, Hiera), so that their
-    input has no place in their output.
+
+def attach(path: nn.Module, site: Site, branch: nn.Module, placement: str = "parallel") -> None:
+    """Put an adapter beside a site (``"parallel"``) or after it (``"serial"``).
+
+    Raises:
+        HyperparameterError: The site changes the width or the tokens, so its input has no place in
+            its output.
     """
-    (add_beside if site.kind == "mlp" else add_after)(path, site, branch)
+    if placement == "parallel" and not site.keeps_shape:
+        raise HyperparameterError(
+            f"placement='parallel' can't go at {site.name!r}, which changes the width or the number "
+            "of tokens; use placement='serial'."
+        )
+    (add_beside if placement == "parallel" else add_after)(path, site, branch)
 
 
 def bake_adapters(

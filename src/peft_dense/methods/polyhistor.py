@@ -10,7 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from peft_dense.backbones import BackboneInfo, Site
-from peft_dense.methods.base import Method, attach, bake_adapters, one_of, register, width_of
+from peft_dense.methods.base import (
+    Method,
+    attach,
+    bake_adapters,
+    check_adapter,
+    register,
+    width_of,
+)
 from peft_dense.nn import DecomposedHyperNetwork, GeneratedBottleneck, TaskDict, TaskEmbedding
 
 __all__ = ["EMBEDDING", "HIDDEN", "Polyhistor", "trunk"]
@@ -22,7 +29,7 @@ EMBEDDING, HIDDEN = 512, 128
 @register
 @dataclass(frozen=True, kw_only=True)
 class Polyhistor(Method):
-    """Adds bottlenecks beside the MLPs whose weights a hypernetwork a block makes for each task.
+    """Adds bottlenecks whose weights a decomposed hypernetwork a block makes for each task.
 
     Polyhistor, section 4.1: the hypernetwork reads the task's embedding and makes each projection
     as a product of two low-rank matrices (equation 3). A path a task, hypernetworks shared by all.
@@ -32,12 +39,14 @@ class Polyhistor(Method):
         rank: Rank r of the made matrices; None takes ``max(1, floor(n / 4))``.
         k: Width of the embedding that the generators read.
         norm: LayerNorm, made by the hypernetwork too, on the adapter's input or output, or none.
+        sites: ``"mlp"``, ``"attn"`` or ``"both"``.
+        placement: ``"parallel"`` reads the site's input, ``"serial"`` its output.
         joint: One low-rank pair for the joint d x 2n matrix, as equation 3 is printed, instead of
             one pair for the way down and one for the way up, as the parameter count implies.
 
     Raises:
         HyperparameterError: ``ratio`` doesn't divide a width.
-        NoSiteError: The backbone has no feed-forward parts.
+        NoSiteError: The backbone has no such sites.
     """
 
     name: ClassVar[str] = "polyhistor"
@@ -48,50 +57,70 @@ class Polyhistor(Method):
     rank: int | None = None
     k: int = 64
     norm: Literal["in", "out"] | None = "in"
+    sites: Literal["mlp", "attn", "both"] = "mlp"
+    placement: Literal["parallel", "serial"] = "parallel"
     joint: bool = False
 
     def __post_init__(self) -> None:
         """Check what needs no backbone to be checked."""
-        one_of("norm", self.norm, ("in", "out", None))
+        check_adapter(self.norm, self.sites, self.placement)
 
     def shared(self, info: BackboneInfo, tasks: Sequence[str]) -> nn.Module:
         """Make the task embeddings and a hypernetwork a block."""
         blocks = []
-        for site in info.find("mlp"):
-            d, n, rank = self._sizes(site)
-            blocks.append(BlockHyperNetwork(self.k, d, n, rank, self.joint, bool(self.norm)))
+        for sites in _blocks(info, self.sites):
+            made = [self._generators(site, width_of(site, self.ratio)) for site in sites]
+            blocks.append(BlockHyperNetwork(self.k, made))
         return TaskHyperNetworks(tasks, blocks)
 
     def adapt(
         self, path: nn.Module, info: BackboneInfo, tasks: Sequence[str], shared: nn.Module | None
     ) -> None:
-        """Put a generated bottleneck beside every MLP."""
+        """Put a generated bottleneck at every site."""
         assert shared is not None
         (task,) = tasks
-        for index, site in enumerate(info.find("mlp")):
-            attach(path, site, GeneratedBottleneck(shared, index, task, norm=self.norm))
+        for block, sites in enumerate(_blocks(info, self.sites)):
+            for place, site in enumerate(sites):
+                branch = GeneratedBottleneck(shared, block, place, task, norm=self.norm)
+                attach(path, site, branch, self.placement)
 
     def merge(self, path: nn.Module, info: BackboneInfo) -> None:
         """Bake the made weights into plain bottlenecks."""
-        bake_adapters(path, info.find("mlp"), lambda adapter: adapter.bake())
+        bake_adapters(path, info.find(self.sites), lambda adapter: adapter.bake())
 
     def count(self, info: BackboneInfo, tasks: int) -> int:
-        """``T e + sum { (e+1) h + (h+1) k + 2 k + (k+1) (2 r (d+n) + n + d [+ 2 d]) }``.
+        """``T e + sum_blocks { (e+1) h + (h+1) k + 2 k + sum_sites (k+1) (w + n + d [+ 2 d]) }``.
 
-        With ``joint``, ``r (d + 2 n)`` in place of ``2 r (d + n)``.
+        With ``w = 2 r (d + n)``, or ``r (d + 2 n)`` for ``joint``.
         """
         e, h, k = EMBEDDING, HIDDEN, self.k
         total = tasks * e
-        for site in info.find("mlp"):
-            d, n, r = self._sizes(site)
-            made = r * (d + 2 * n) if self.joint else 2 * r * (d + n)
-            made += n + d + (2 * d if self.norm else 0)
-            total += (e + 1) * h + (h + 1) * k + 2 * k + (k + 1) * made
+        for sites in _blocks(info, self.sites):
+            total += (e + 1) * h + (h + 1) * k + 2 * k
+            for site in sites:
+                d, n = site.width, width_of(site, self.ratio)
+                total += (k + 1) * (self._made(d, n) + n + d + (2 * d if self.norm else 0))
         return total
 
-    def _sizes(self, site: Site) -> tuple[int, int, int]:
-        n = width_of(site, self.ratio)
-        return site.width, n, max(1, n // 4) if self.rank is None else self.rank
+    def _generators(self, site: Site, n: int) -> SiteGenerators:
+        kind = JointProjections if self.joint else Projections
+        projections = kind(self.k, site.width, n, self._rank(n))
+        return SiteGenerators(projections, Vectors(self.k, site.width, n, bool(self.norm)))
+
+    def _made(self, d: int, n: int) -> int:
+        """Count the entries that make both projections."""
+        return self._rank(n) * (d + 2 * n if self.joint else 2 * (d + n))
+
+    def _rank(self, n: int) -> int:
+        return max(1, n // 4) if self.rank is None else self.rank
+
+
+def _blocks(info: BackboneInfo, kinds: str) -> list[list[Site]]:
+    """Group the sites by the block they belong to."""
+    groups: dict[str, list[Site]] = {}
+    for site in info.find(kinds):
+        groups.setdefault(site.name.rpartition(".")[0], []).append(site)
+    return list(groups.values())
 
 
 def trunk(inputs: int, k: int) -> nn.Sequential:
@@ -102,7 +131,7 @@ def trunk(inputs: int, k: int) -> nn.Sequential:
 
 
 class TaskHyperNetworks(nn.Module):
-    """Turn (block, task) into that block's adapter weights: task embeddings and a net a block."""
+    """Turn (block, place in it, task) into adapter weights: task embeddings and a net a block."""
 
     def __init__(self, tasks: Sequence[str], blocks: Iterable[nn.Module]) -> None:
         super().__init__()
@@ -115,30 +144,36 @@ class TaskHyperNetworks(nn.Module):
         """Give a new task an embedding."""
         self.tasks[name] = TaskEmbedding(EMBEDDING)
 
-    def forward(self, block: int, task: str) -> dict[str, Tensor]:
-        """Make the weights of one block's adapter for one task."""
-        made: dict[str, Tensor] = self.blocks[block](self.tasks[task]())
+    def forward(self, block: int, place: int, task: str) -> dict[str, Tensor]:
+        """Make the weights of one adapter for one task."""
+        made: dict[str, Tensor] = self.blocks[block](self.tasks[task](), place)
         return made
 
 
 class BlockHyperNetwork(nn.Module):
-    """Turn an embedding (e,) into the weights of one bottleneck of width d and waist n."""
+    """Turn an embedding (e,) into the weights of one of the block's bottlenecks."""
 
-    def __init__(self, k: int, d: int, n: int, rank: int, joint: bool, norm: bool) -> None:
+    def __init__(self, k: int, sites: Iterable[nn.Module]) -> None:
         super().__init__()
         self.trunk = trunk(EMBEDDING, k)
-        self.projections = projections(k, d, n, rank, joint)
-        self.vectors = Vectors(k, d, n, norm)
+        self.sites = nn.ModuleList(sites)
 
-    def forward(self, embedding: Tensor) -> dict[str, Tensor]:
-        """Read the embedding and make down, up, biases and LayerNorm."""
-        v = self.trunk(embedding)
+    def forward(self, embedding: Tensor, place: int) -> dict[str, Tensor]:
+        """Read the embedding and make the weights for one place."""
+        made: dict[str, Tensor] = self.sites[place](self.trunk(embedding))
+        return made
+
+
+class SiteGenerators(nn.Module):
+    """Turn (..., k) into the projections, biases and LayerNorm of one bottleneck."""
+
+    def __init__(self, projections: nn.Module, vectors: nn.Module) -> None:
+        super().__init__()
+        self.projections, self.vectors = projections, vectors
+
+    def forward(self, v: Tensor) -> dict[str, Tensor]:
+        """Make everything."""
         return {**self.projections(v), **self.vectors(v)}
-
-
-def projections(k: int, d: int, n: int, rank: int, joint: bool) -> nn.Module:
-    """Make the generator of the two projections, joint or separate."""
-    return JointProjections(k, d, n, rank) if joint else Projections(k, d, n, rank)
 
 
 class Projections(nn.Module):
@@ -158,13 +193,13 @@ class Projections(nn.Module):
 class JointProjections(nn.Module):
     """Turn (..., k) into down and up as the halves of one low-rank (..., d, 2 n) matrix."""
 
-    def __init__(self, k: int, d: int, n: int, rank: int) -> None:
+    def __init__(self, k: int, d: int, n: int, rank: int, *, bias: bool = True) -> None:
         super().__init__()
-        self.joint = DecomposedHyperNetwork(k, d, 2 * n, rank)
+        self.joint = DecomposedHyperNetwork(k, d, 2 * n, rank, bias=bias)
         with torch.no_grad():
             # Rows of q belong to columns of the matrix; those of the way up start at zero.
-            self.joint.q.weight[n * rank :].zero_()
-            self.joint.q.bias[n * rank :].zero_()
+            for parameter in self.joint.q.parameters():
+                parameter[n * rank :].zero_()
 
     def forward(self, v: Tensor) -> dict[str, Tensor]:
         """Make the joint matrix and split it."""

@@ -12,8 +12,15 @@ from torch import Tensor, nn
 
 from peft_dense.backbones import BackboneInfo
 from peft_dense.errors import HyperparameterError
-from peft_dense.methods.base import Method, attach, bake_adapters, one_of, register
-from peft_dense.methods.polyhistor import EMBEDDING, HIDDEN, Projections, Vectors, trunk
+from peft_dense.methods.base import Method, attach, bake_adapters, check_adapter, register
+from peft_dense.methods.polyhistor import (
+    EMBEDDING,
+    HIDDEN,
+    JointProjections,
+    Projections,
+    Vectors,
+    trunk,
+)
 from peft_dense.nn import (
     GeneratedBottleneck,
     LayerwiseScalingKernel,
@@ -41,6 +48,12 @@ class PolyhistorLite(Method):
         rank: Rank r of the templates; None takes ``max(1, floor(n0 / 4))``.
         k: Width of the embedding that the generators read; table 2 varies it.
         norm: LayerNorm, made and scaled likewise, on the adapter's input or output, or none.
+        placement: ``"parallel"`` reads the MLP's input, ``"serial"`` its output.
+        per_task_kernels: Scaling kernels for every task, as equation 6 is printed; the parameter
+            count implies kernels that the tasks share.
+        literal: Equation 5 to the letter: embeddings of k / 2 that the generators read as they are
+            (no perceptron), one joint low-rank pair without biases, neither biases nor LayerNorm in
+            the adapters. Its count can't be what the paper's tables report.
 
     Raises:
         HyperparameterError: ``ratio`` doesn't divide the template's width.
@@ -55,24 +68,54 @@ class PolyhistorLite(Method):
     rank: int | None = None
     k: int = 64
     norm: Literal["in", "out"] | None = "in"
+    placement: Literal["parallel", "serial"] = "parallel"
+    per_task_kernels: bool = False
+    literal: bool = False
 
     def __post_init__(self) -> None:
         """Check what needs no backbone to be checked."""
-        one_of("norm", self.norm, ("in", "out", None))
+        check_adapter(self.norm, "mlp", self.placement)
+        if self.literal:
+            object.__setattr__(self, "norm", None)
+            if self.k % 2:
+                raise HyperparameterError(
+                    f"k={self.k} must be even: literal=True halves it for task and layer."
+                )
 
     def shared(self, info: BackboneInfo, tasks: Sequence[str]) -> nn.Module:
         """Make the embeddings, the hypernetwork and every layer's scaling kernels."""
         d, n, rank, scales = self._sizes(info)
-        return LiteHyperNetwork(tasks, scales, self.k, d, n, rank, bool(self.norm))
+        if self.literal:
+            return LiteHyperNetwork(
+                tasks,
+                scales,
+                self.k // 2,
+                nn.Identity(),
+                JointProjections(self.k, d, n, rank, bias=False),
+                None,
+                ("joint",),
+                self.per_task_kernels,
+            )
+        return LiteHyperNetwork(
+            tasks,
+            scales,
+            EMBEDDING,
+            trunk(2 * EMBEDDING, self.k),
+            Projections(self.k, d, n, rank),
+            Vectors(self.k, d, n, bool(self.norm)),
+            ("down", "up", "bias", "norm") if self.norm else ("down", "up", "bias"),
+            self.per_task_kernels,
+        )
 
     def adapt(
         self, path: nn.Module, info: BackboneInfo, tasks: Sequence[str], shared: nn.Module | None
     ) -> None:
-        """Put a generated bottleneck beside every MLP."""
+        """Put a generated bottleneck at every MLP."""
         assert shared is not None
         (task,) = tasks
         for index, site in enumerate(info.find("mlp")):
-            attach(path, site, GeneratedBottleneck(shared, index, task, norm=self.norm))
+            branch = GeneratedBottleneck(shared, index, task, norm=self.norm)
+            attach(path, site, branch, self.placement)
 
     def merge(self, path: nn.Module, info: BackboneInfo) -> None:
         """Bake the made weights into plain bottlenecks."""
@@ -81,14 +124,20 @@ class PolyhistorLite(Method):
     def count(self, info: BackboneInfo, tasks: int) -> int:
         """``T e + e sum s + (2e+1) h + (h+1) k + 2 k + (k+1) w + sum_{s>1} (2 s^3 + 2 s^2)``.
 
-        With ``w = 2 r (d0 + n0) + n0 + d0 [+ 2 d0]``, and ``s^2`` a layer less without a norm.
+        With ``w = 2 r (d0 + n0) + n0 + d0 [+ 2 d0]``, and ``s^2`` a layer less without a norm; the
+        last sum T times with kernels a task. Literal: ``T k/2 + k/2 sum s + k r (d0 + 2 n0) + sum s^3``.
         """
         d, n, r, scales = self._sizes(info)
+        sets = tasks if self.per_task_kernels else 1
+        large = [s for s in scales if s > 1]
+        if self.literal:
+            embeddings = self.k // 2 * (tasks + sum(scales))
+            return embeddings + self.k * r * (d + 2 * n) + sets * sum(s**3 for s in large)
         e, h, k = EMBEDDING, HIDDEN, self.k
         made = 2 * r * (d + n) + n + d + (2 * d if self.norm else 0)
-        kernels = sum(2 * s**3 + (2 if self.norm else 1) * s**2 for s in scales if s > 1)
+        kernels = sum(2 * s**3 + (2 if self.norm else 1) * s**2 for s in large)
         reading = (2 * e + 1) * h + (h + 1) * k + 2 * k
-        return tasks * e + e * sum(scales) + reading + (k + 1) * made + kernels
+        return (tasks + sum(scales)) * e + reading + (k + 1) * made + sets * kernels
 
     def _sizes(self, info: BackboneInfo) -> tuple[int, int, int, list[int]]:
         """Template width, template waist, rank, and the scale of every layer."""
@@ -106,60 +155,91 @@ class PolyhistorLite(Method):
 
 
 class LiteHyperNetwork(nn.Module):
-    """Turn (layer, task) into the weights of that layer's adapter, s times the template's size."""
+    """Turn (layer, task) into the weights of that layer's adapter, s times the template's size.
+
+    Args:
+        tasks: Names of the tasks.
+        scales: Scale s of every layer; a layer owns s embeddings.
+        embedding: Width of the task and layer embeddings.
+        reader: What reads a task and a layer embedding, joined.
+        projections: Makes the templates of down and up.
+        vectors: Makes the templates of biases and LayerNorm, or None.
+        kinds: The kinds of scaling kernels a layer has.
+        per_task: Whether every task has kernels of its own.
+    """
 
     def __init__(
         self,
         tasks: Sequence[str],
         scales: Sequence[int],
-        k: int,
-        d: int,
-        n: int,
-        rank: int,
-        norm: bool,
+        embedding: int,
+        reader: nn.Module,
+        projections: nn.Module,
+        vectors: nn.Module | None,
+        kinds: Sequence[str],
+        per_task: bool,
     ) -> None:
         super().__init__()
+        self.embedding, self.scales, self.kinds = embedding, tuple(scales), tuple(kinds)
+        self.reader, self.projections, self.vectors = reader, projections, vectors
+        self.layers = nn.ParameterList(torch.randn(scale, embedding) for scale in scales)
+        self.kernels = None if per_task else self._new_kernels()
         self.tasks = TaskDict()
         for task in tasks:
             self.add_task(task)
-        self.trunk = trunk(2 * EMBEDDING, k)
-        self.projections = Projections(k, d, n, rank)
-        self.vectors = Vectors(k, d, n, norm)
-        self.layers = nn.ModuleList(_Layer(scale, norm) for scale in scales)
 
     def add_task(self, name: str) -> None:
-        """Give a new task an embedding."""
-        self.tasks[name] = TaskEmbedding(EMBEDDING)
+        """Give a new task an embedding, and kernels where every task has its own."""
+        parts: dict[str, nn.Module] = {"embedding": TaskEmbedding(self.embedding)}
+        if self.kernels is None:
+            parts["kernels"] = self._new_kernels()
+        self.tasks[name] = nn.ModuleDict(parts)
 
     def forward(self, layer: int, task: str) -> dict[str, Tensor]:
         """Make s templates for the layer and scale them up."""
+        own = self.tasks[task]
         place = self.layers[layer]
-        embedding = place.embeddings
-        v = torch.cat([self.tasks[task]().expand_as(embedding), embedding], dim=-1)
-        v = self.trunk(v)
-        scaled: dict[str, Tensor] = place({**self.projections(v), **self.vectors(v)})
+        v = self.reader(torch.cat([own["embedding"]().expand_as(place), place], dim=-1))
+        made: dict[str, Tensor] = self.projections(v)
+        if self.vectors is not None:
+            made = {**made, **self.vectors(v)}
+        kernels = own["kernels"] if self.kernels is None else self.kernels
+        scaled: dict[str, Tensor] = kernels[layer](made)
         return scaled
 
+    def _new_kernels(self) -> nn.ModuleList:
+        return nn.ModuleList(LayerKernels(scale, self.kinds) for scale in self.scales)
 
-class _Layer(nn.Module):
-    """A layer's s embeddings, and the kernels that scale s templates up to its widths."""
 
-    def __init__(self, scale: int, norm: bool) -> None:
+class LayerKernels(nn.Module):
+    """Scale a layer's s templates up, each by the kernel of its kind."""
+
+    def __init__(self, scale: int, kinds: Sequence[str]) -> None:
         super().__init__()
-        self.embeddings = nn.Parameter(torch.randn(scale, EMBEDDING))
-        self.down, self.up = LayerwiseScalingKernel(scale), LayerwiseScalingKernel(scale)
-        self.bias = VectorScalingKernel(scale)
-        self.norm = VectorScalingKernel(scale) if norm else None
+        makers: dict[str, type[nn.Module]] = {
+            "down": LayerwiseScalingKernel,
+            "up": LayerwiseScalingKernel,
+            "joint": LayerwiseScalingKernel,
+            "bias": VectorScalingKernel,
+            "norm": VectorScalingKernel,
+        }
+        self.kernels = nn.ModuleDict({kind: makers[kind](scale) for kind in kinds})
 
     def forward(self, templates: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Scale up every template with the kernel of its kind."""
-        made = {
-            "down": self.down(templates["down"]),
-            "up": self.up(templates["up"]),
-            "down_bias": self.bias(templates["down_bias"]),
-            "up_bias": self.bias(templates["up_bias"]),
-        }
-        if self.norm is not None:
-            made["norm_weight"] = self.norm(templates["norm_weight"])
-            made["norm_bias"] = self.norm(templates["norm_bias"])
-        return made
+        """Scale every template up."""
+        if "joint" in self.kernels:
+            # Equation 6 scales the d x 2n matrix; its halves are the two projections.
+            joint = torch.cat([templates["down"], templates["up"].mT], dim=-1)
+            down, up = self.kernels["joint"](joint).chunk(2, dim=-1)
+            return {"down": down, "up": up.mT}
+        return {name: self.kernels[_KERNEL_OF[name]](part) for name, part in templates.items()}
+
+
+_KERNEL_OF = {
+    "down": "down",
+    "up": "up",
+    "down_bias": "bias",
+    "up_bias": "bias",
+    "norm_weight": "norm",
+    "norm_bias": "norm",
+}

@@ -12,6 +12,7 @@ from peft_dense.nn.kronecker import (
     kronecker_sum,
 )
 from peft_dense.nn.lowrank import LowRank, LowRankLinear
+from peft_dense.nn.prompts import Prompts
 from peft_dense.nn.scale_shift import ScaleShift
 from peft_dense.nn.scaling_kernel import LayerwiseScalingKernel, VectorScalingKernel
 from peft_dense.nn.task_dict import TaskDict
@@ -27,6 +28,7 @@ __all__ = [
     "LayerwiseScalingKernel",
     "LowRank",
     "LowRankLinear",
+    "Prompts",
     "ScaleShift",
     "TaskDict",
     "TaskEmbedding",

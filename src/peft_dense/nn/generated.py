@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from peft_dense.nn.bottleneck import Bottleneck, bottleneck
@@ -18,9 +19,9 @@ class GeneratedBottleneck(nn.Module):
     that it feeds counts nothing.
 
     Args:
-        source: Maps ``key`` to a dict with ``down`` (C, n), ``up`` (n, C), ``down_bias`` (n,),
-            ``up_bias`` (C,) and, with a norm, ``norm_weight`` (its difference from one) and
-            ``norm_bias`` (C,).
+        source: Maps ``key`` to a dict with ``down`` (C, n) and ``up`` (n, C); it may also have
+            ``down_bias`` (n,) and ``up_bias`` (C,) and, with a norm, ``norm_weight`` (its
+            difference from one) and ``norm_bias`` (C,).
         key: What the source is called with: which place and which task.
         norm: LayerNorm on the branch's input, its output, or none.
         activation: Name of the non-linearity.
@@ -56,16 +57,17 @@ class GeneratedBottleneck(nn.Module):
         made = {name: weight.detach().clone() for name, weight in self.weights().items()}
         features, width = made["down"].shape
         plain = Bottleneck(features, width, norm=self.norm, activation=self.activation)
+        plain.to(made["down"])
         state = {
             "down.weight": made["down"].mT,
-            "down.bias": made["down_bias"],
+            "down.bias": made.get("down_bias", torch.zeros_like(made["down"][0])),
             "up.weight": made["up"].mT,
-            "up.bias": made["up_bias"],
+            "up.bias": made.get("up_bias", torch.zeros_like(made["up"][0])),
         }
         if self.norm is not None:
             state |= {"norm.weight": made["norm_weight"], "norm.bias": made["norm_bias"]}
         plain.load_state_dict(state)
-        return plain.to(made["down"])
+        return plain
 
     def extra_repr(self) -> str:
         """Show what isn't a submodule."""

@@ -1,0 +1,61 @@
+"""Hyperformer: the adapters of all tasks made by one full hypernetwork a block."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import Tensor, nn
+
+from peft_dense.backbones import Site
+from peft_dense.errors import HyperparameterError
+from peft_dense.methods.base import register
+from peft_dense.methods.polyhistor import Polyhistor, SiteGenerators, Vectors
+from peft_dense.nn import HyperNetwork
+
+__all__ = ["Hyperformer"]
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class Hyperformer(Polyhistor):
+    """Adds bottlenecks whose weights a hypernetwork a block makes entry by entry for each task.
+
+    Mahabadi et al. 2021a; Polyhistor, section 4.1, equation 2. Like Polyhistor with undecomposed
+    generators, after attention and after MLP; figure 3b's reduced size has ratio 32.
+    """
+
+    name: ClassVar[str] = "hyperformer"
+    paper: ClassVar[str] = "Mahabadi et al. 2021a; Polyhistor, section 4.1"
+
+    ratio: int = 8
+    sites: Literal["mlp", "attn", "both"] = "both"
+    placement: Literal["parallel", "serial"] = "serial"
+
+    def __post_init__(self) -> None:
+        """Refuse what only a decomposed hypernetwork has."""
+        super().__post_init__()
+        if self.joint or self.rank is not None:
+            raise HyperparameterError(
+                "hyperformer makes whole matrices: joint and rank have no meaning; use polyhistor."
+            )
+
+    def _generators(self, site: Site, n: int) -> SiteGenerators:
+        projections = FullProjections(self.k, site.width, n)
+        return SiteGenerators(projections, Vectors(self.k, site.width, n, bool(self.norm)))
+
+    def _made(self, d: int, n: int) -> int:
+        return 2 * d * n
+
+
+class FullProjections(nn.Module):
+    """Turn (..., k) into down (..., d, n) and up (..., n, d), entry by entry."""
+
+    def __init__(self, k: int, d: int, n: int) -> None:
+        super().__init__()
+        self.down, self.up = HyperNetwork(k, d, n), HyperNetwork(k, n, d)
+        self.up.zero_()
+
+    def forward(self, v: Tensor) -> dict[str, Tensor]:
+        """Make both projections."""
+        return {"down": self.down(v), "up": self.up(v)}

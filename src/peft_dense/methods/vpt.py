@@ -1,0 +1,152 @@
+"""Visual prompt tuning: learned tokens in the attention, one set a task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from timm.layers.attention import Attention
+from timm.models.swin_transformer import WindowAttention
+from timm.models.swin_transformer_v2 import WindowAttention as WindowAttentionV2
+from torch import Tensor, nn
+
+from peft_dense.backbones import BackboneInfo, Site
+from peft_dense.errors import NoSiteError
+from peft_dense.methods.base import Method, register
+from peft_dense.nn import Prompts
+
+__all__ = ["VPTDeep", "VPTShallow"]
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class VPTDeep(Method):
+    """Gives every block's attention prompt tokens of its own, a set a task.
+
+    Jia et al. 2022; Polyhistor, section 5.2 and table 1. The prompts join the (normalised) tokens of
+    every window, all windows share them, no shift mask touches them, their position bias is the
+    neutral one, and they are dropped after the attention. It is the one method that isn't the identity at the start.
+
+    Args:
+        prompts: Number of prompts a block.
+
+    Raises:
+        NoSiteError: The backbone's attention is none of Swin's, Swin v2's or a plain ViT's.
+    """
+
+    name: ClassVar[str] = "vpt_deep"
+    paper: ClassVar[str] = "Jia et al. 2022; Polyhistor, section 5.2"
+    one_path: ClassVar[bool] = False
+
+    prompts: int = 50
+
+    def resolve(self, info: BackboneInfo) -> VPTDeep:
+        """Check that every attention is of a kind that can take prompts."""
+        for site in self._sites(info):
+            if site.layer not in _PROMPTED:
+                raise NoSiteError(
+                    f"{self.name} can't put prompts into the {site.layer.__name__} of {info.model}; "
+                    "it works on timm's Swin, Swin v2 and plain ViT. Methods that need no change "
+                    "of the attention: adapter, lora, vmt_lite."
+                )
+        return self
+
+    def adapt(
+        self, path: nn.Module, info: BackboneInfo, tasks: Sequence[str], shared: nn.Module | None
+    ) -> None:
+        """Give prompts to the attentions."""
+        for site in self._sites(info):
+            module = path.get_submodule(site.name)
+            module.prompts = Prompts(self.prompts, site.width)
+            module.__class__ = _PROMPTED[type(module)]
+
+    def count(self, info: BackboneInfo, tasks: int) -> int:
+        """``T sum P d``."""
+        return sum(self.prompts * site.width for site in self._sites(info)) * self.passes(tasks)
+
+    def _sites(self, info: BackboneInfo) -> tuple[Site, ...]:
+        return info.find("attn")
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class VPTShallow(VPTDeep):
+    """Gives the first block's attention prompt tokens, a set a task."""
+
+    name: ClassVar[str] = "vpt_shallow"
+
+    def _sites(self, info: BackboneInfo) -> tuple[Site, ...]:
+        return info.find("attn")[:1]
+
+
+class _PromptedAttention(Attention):  # type: ignore[misc]
+    """A plain ViT's attention over tokens and prompts."""
+
+    prompts: Prompts
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        y: Tensor = super().forward(self.prompts(x), *args, **kwargs)
+        return y[:, self.prompts.count :]
+
+
+class _PromptedWindows(WindowAttention):  # type: ignore[misc]
+    """Swin's window attention over tokens and prompts."""
+
+    prompts: Prompts
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        count = self.prompts.count
+        y: Tensor = super().forward(self.prompts(x), _pad(mask, count))
+        return y[:, count:]
+
+    def _get_rel_pos_bias(self) -> Tensor:
+        bias: Tensor = super()._get_rel_pos_bias()
+        return F.pad(bias, (self.prompts.count, 0, self.prompts.count, 0))
+
+
+class _PromptedWindowsV2(WindowAttentionV2):  # type: ignore[misc]
+    """Swin v2's cosine attention over tokens and prompts (Liu et al. 2022, equations 2 and 3)."""
+
+    prompts: Prompts
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        count, tokens = self.prompts.count, x.shape[1]
+        qkv_bias = None
+        if self.q_bias is not None:
+            qkv_bias = torch.cat([self.q_bias, self.k_bias, self.v_bias])
+        qkv = F.linear(self.prompts(x), self.qkv.weight, qkv_bias)
+        q, k, v = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        scale = self.logit_scale.clamp(max=_MAX_LOGIT).exp()
+        logits = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).mT * scale
+        # 16 sigmoid(0): what a silent perceptron gives; zero would hide the prompts by a factor e^8.
+        bias = F.pad(self._position_bias(tokens), (count, 0, count, 0), value=8.0)
+        logits = logits + bias
+        if mask is not None:
+            padded = F.pad(mask, (count, 0, count, 0))
+            logits = logits.unflatten(0, (-1, mask.shape[0])) + padded[:, None]
+            logits = logits.flatten(0, 1)
+        y = self.attn_drop(logits.softmax(-1)) @ v
+        y = self.proj_drop(self.proj(y.transpose(1, 2).flatten(2)))
+        return y[:, count:]
+
+    def _position_bias(self, tokens: int) -> Tensor:
+        table = self.cpb_mlp(self.relative_coords_table).flatten(0, -2)
+        bias = table[self.relative_position_index.flatten()].unflatten(0, (tokens, tokens))
+        bounded: Tensor = 16 * torch.sigmoid(bias.movedim(-1, 0))
+        return bounded
+
+
+def _pad(mask: Tensor | None, count: int) -> Tensor | None:
+    """Let prompts see, and be seen by, every token."""
+    return None if mask is None else F.pad(mask, (count, 0, count, 0))
+
+
+_MAX_LOGIT = 4.605170185988092  # log 100
+_PROMPTED: dict[type[nn.Module], type[nn.Module]] = {
+    Attention: _PromptedAttention,
+    WindowAttention: _PromptedWindows,
+    WindowAttentionV2: _PromptedWindowsV2,
+}

@@ -1,0 +1,59 @@
+"""Learned tokens that attention sees and nothing else does."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from peft_dense.layout import check_last_axis
+from peft_dense.nn._checks import check_whole
+
+__all__ = ["Prompts"]
+
+
+class Prompts(nn.Module):
+    """Put learned prompt tokens before every sequence of tokens.
+
+    Jia et al. 2022 (VPT). The start is uniform with the bound ``sqrt(6 / (3 p^2 + C))`` of its
+    official code, where p is the patch size.
+
+    Args:
+        count: Number of prompts, P.
+        features: Width of the tokens, C; ``P C`` parameters.
+        patch: Patch size p, for the start only.
+
+    Shape:
+        ``(B, N, C) -> (B, P + N, C)``
+
+    Raises:
+        HyperparameterError: If count or features isn't a whole number from 1 up.
+        ShapeError: If the last axis of the input isn't C wide.
+
+    Example:
+        >>> Prompts(50, 96)(torch.randn(8, 49, 96)).shape
+        torch.Size([8, 99, 96])
+    """
+
+    def __init__(self, count: int, features: int, *, patch: int = 4) -> None:
+        super().__init__()
+        check_whole("count", count)
+        check_whole("features", features)
+        self.count, self.features, self.patch = count, features, patch
+        self.weight = nn.Parameter(torch.empty(count, features))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the prompts anew."""
+        bound = math.sqrt(6 / (3 * self.patch**2 + self.features))
+        nn.init.uniform_(self.weight, -bound, bound)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Put the prompts first."""
+        check_last_axis(x, self.features, "Prompts")
+        return torch.cat([self.weight.expand(x.shape[0], -1, -1).to(x), x], dim=1)
+
+    def extra_repr(self) -> str:
+        """Show number and width."""
+        return f"{self.count}, {self.features}"

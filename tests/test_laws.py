@@ -252,7 +252,7 @@ def test_save_and_load_give_the_same_outputs(family, name, tmp_path):
 
 
 @every_backbone
-@pytest.mark.parametrize("name", ["lora", "polyhistor", "polyhistor_lite", "hyperformer", "bitfit"])
+@pytest.mark.parametrize("name", ["lora", "polyhistor", "polyhistor_lite", "hyperformer", "dora", "ssf"])
 def test_a_merged_copy_gives_the_same_outputs(family, name):
     adapted = adapt(family, name).double()  # in double precision: perturbed weights are large
     merged = adapted.merge()

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from timm.layers import RmsNorm, RmsNorm2d, SimpleNorm, SimpleNorm2d
 from torch import Tensor, nn
 
 from peft_dense.backbones.clone import meta
@@ -24,7 +25,16 @@ from peft_dense.errors import NoSiteError, UnsupportedModelError
 
 __all__ = ["BackboneInfo", "LinearSite", "Site", "probe"]
 
-_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._NormBase)
+_NORMS = (
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.RMSNorm,
+    nn.modules.batchnorm._NormBase,
+    RmsNorm,
+    RmsNorm2d,
+    SimpleNorm,
+    SimpleNorm2d,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +82,7 @@ class BackboneInfo:
     their sizes at the probed image size; ``multiple``
     is what an image's sides must be divisible by, or None where only ``probed_size`` works;
     ``parameters`` maps the names of the used parameters to their shapes; ``norms`` names those of
-    normalisation layers among them; ``unused`` names the modules that never ran.
+    normalisation layers among them; ``stem`` is the first convolution and its width; ``unused`` names the modules that never ran.
     """
 
     model: str
@@ -84,6 +94,7 @@ class BackboneInfo:
     sites: tuple[Site, ...]
     parameters: Mapping[str, tuple[int, ...]] = field(repr=False)
     norms: tuple[str, ...] = field(repr=False)
+    stem: tuple[str, int] | None
     unused: tuple[str, ...]
     multiple: int | None
     probed_size: tuple[int, int]
@@ -187,7 +198,7 @@ def probe(model: nn.Module, family: Family) -> BackboneInfo:
     norms = tuple(
         f"{prefix}.{leaf}" if prefix else leaf
         for prefix, module in clone.named_modules()
-        if isinstance(module, _NORMS) or "norm" in type(module).__name__.lower()
+        if isinstance(module, _NORMS)
         for leaf, _ in module.named_parameters(recurse=False)
         if (f"{prefix}.{leaf}" if prefix else leaf) in used
     )
@@ -201,6 +212,7 @@ def probe(model: nn.Module, family: Family) -> BackboneInfo:
         sites=sites,
         parameters={name: tuple(p.shape) for name, p in clone.named_parameters() if name in used},
         norms=norms,
+        stem=watch.stem(),
         unused=watch.unused(used),
         multiple=_multiple(clone, family, size, max(reductions)),
         probed_size=size,
@@ -353,6 +365,15 @@ class _Watch:
         """Attribute names of the modules that ran and hold others, for an error's help."""
         leaves = {name.rpartition(".")[2] for name in self.calls}
         return ", ".join(sorted(leaf for leaf in leaves if not leaf.isdigit())[:24])
+
+    def stem(self) -> tuple[str, int] | None:
+        """Name and output channels of the first convolution that ran."""
+        ran = [
+            (calls[0].order, name, module)
+            for name, calls in self.calls.items()
+            if calls and isinstance(module := self.model.get_submodule(name), nn.Conv2d)
+        ]
+        return min((order, name, module.out_channels) for order, name, module in ran)[1:] if ran else None
 
     def unused(self, used: set[str]) -> tuple[str, ...]:
         """Outermost modules that never ran and hold only unused parameters."""

@@ -57,7 +57,7 @@ class Adapter(Method):
     ) -> None:
         """Put a bottleneck at every site."""
         for site in info.find(self.sites):
-            n = width_of(site, self.ratio)
+            n = self._width(site)
             branch = Bottleneck(
                 site.width,
                 n,
@@ -72,9 +72,13 @@ class Adapter(Method):
         """``T sum (2 d n + n + d [+ 2 d])``, once where the tasks share the set."""
         total = 0
         for site in info.find(self.sites):
-            d, n = site.width, width_of(site, self.ratio)
+            d, n = site.width, self._width(site)
             total += self._projections(d, n) + n + d + (2 * d if self.norm else 0)
         return total * self.passes(tasks)
+
+    def _width(self, site: Site) -> int:
+        """Width of the bottleneck at a site."""
+        return width_of(site, self.ratio)
 
     def _linear(
         self, n: int, tasks: Sequence[str], shared: nn.Module | None

@@ -42,6 +42,7 @@ class LoRA(Method):
     name: ClassVar[str] = "lora"
     paper: ClassVar[str] = "Hu et al. 2022; Polyhistor, section 5.2"
     one_path: ClassVar[bool] = False
+    layer: ClassVar[type[LowRankLinear]] = LowRankLinear
 
     rank: int = 4
     alpha: float = 16.0
@@ -75,7 +76,7 @@ class LoRA(Method):
         """Wrap every chosen linear."""
         for linear in info.linears(self.targets):
             base = path.get_submodule(linear.name)
-            layer = LowRankLinear(base, self.rank, alpha=self.alpha, norm=self.norm)  # type: ignore[arg-type]
+            layer = self.layer(base, self.rank, alpha=self.alpha, norm=self.norm)  # type: ignore[arg-type]
             replace(path, linear.name, layer)
 
     def merge(self, path: nn.Module, info: BackboneInfo) -> None:

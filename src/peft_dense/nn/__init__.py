@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from peft_dense.nn.bottleneck import Bottleneck, bottleneck
+from peft_dense.nn.dora import DoRALinear
 from peft_dense.nn.generated import GeneratedBottleneck
 from peft_dense.nn.hypernetwork import DecomposedHyperNetwork, HyperNetwork, TaskEmbedding
 from peft_dense.nn.kronecker import (
@@ -21,6 +22,7 @@ from peft_dense.nn.vmt import VMTAdapter
 __all__ = [
     "Bottleneck",
     "DecomposedHyperNetwork",
+    "DoRALinear",
     "GeneratedBottleneck",
     "HyperNetwork",
     "KroneckerLinear",

@@ -1,0 +1,60 @@
+"""A linear whose weight is split into magnitude and direction."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from peft_dense.layout import from_channels_last, to_channels_last
+from peft_dense.nn.lowrank import LowRankLinear
+
+__all__ = ["DoRALinear"]
+
+
+class DoRALinear(LowRankLinear):
+    """Turn a linear's weight by a low-rank update and give every row a magnitude of its own.
+
+    Liu et al. 2024 (DoRA), equation 5: ``W' = m * (W + s B A) / |W + s B A|`` with one norm a row of
+    the ``(out, in)`` weight, ``s = alpha / rank``, and m starting at the rows' norms, so the layer
+    starts as ``base``. As there (section 4.3) no gradient goes through the norm.
+
+    Args:
+        base: The linear, or a 1 x 1 convolution; kept by reference.
+        rank: Width of the update; ``rank (in + out) + out`` parameters.
+        alpha: Weight of the update, divided by ``rank``.
+
+    Shape:
+        Those of ``base``.
+
+    Raises:
+        UnsupportedModelError: If ``base`` is another layer.
+        HyperparameterError: If the rank isn't from 1 to the smaller width, or alpha isn't above 0.
+
+    Example:
+        >>> base, x = nn.Linear(96, 288), torch.randn(2, 49, 96)
+        >>> torch.allclose(DoRALinear(base, rank=4)(x), base(x), atol=1e-5)
+        True
+    """
+
+    def __init__(
+        self, base: nn.Linear | nn.Conv2d, rank: int, *, alpha: float = 16.0, norm: bool = False
+    ) -> None:
+        super().__init__(base, rank, alpha=alpha, norm=norm)
+        self.magnitude = nn.Parameter(self._row_norms().detach().clone())
+
+    def merged_weight(self) -> Tensor:
+        """Give ``W'`` in the shape of ``base.weight``."""
+        weight = super().merged_weight()
+        scale = self.magnitude / self._row_norms().detach()
+        return (weight.flatten(1) * scale[:, None]).view_as(weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply ``W'`` and the bias of ``base``, without forming ``W'``."""
+        bias = self.base.bias
+        moved = to_channels_last(super().forward(x), self.channel_axis)
+        moved = moved if bias is None else moved - bias
+        moved = moved * (self.magnitude / self._row_norms().detach())
+        return from_channels_last(moved if bias is None else moved + bias, self.channel_axis)
+
+    def _row_norms(self) -> Tensor:
+        return torch.linalg.vector_norm(super().merged_weight().flatten(1), dim=1)

@@ -1,22 +1,27 @@
-"""Train heads and adapters on your images or on scenes this script makes, and compare methods.
+#!/usr/bin/env python
+"""Train any method on your own images, or on scenes made here, and compare methods in one table.
 
-    python examples/train.py --method decoders_only,vmt_lite --data made --out runs/demo
+    python examples/train.py --method decoders_only,shared_adapter,vmt_lite --data made --out runs/demo
     python examples/train.py --method vmt_lite --data FOLDER --backbone swin_tiny_patch4_window7_224 \
-        --pretrained --image-size 224 224
+        --pretrained --image-size 448 448 --epochs 60 --out runs/mine
 
-A FOLDER has the layout of ``peft_dense.data.DenseFolder``: ``{train,val}.txt``, ``images/`` and one
-folder a task. Methods run one after another with the same seed, data order and budget.
+FOLDER is laid out as peft_dense.data.DenseFolder says; `made` renders solids and stick people. The
+methods run one after another on the same data, with the same seed and budget. Each leaves in
+OUT/METHOD: log.csv, TensorBoard events, grid.png, results.json, and the checkpoints last/ and best/
+(adapters and heads only). Numbers are those of the last step, not of the best one.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import dataclasses
 import importlib
 import json
+import math
+import sys
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,321 +31,342 @@ from PIL import Image, ImageDraw
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from peft_dense import DenseModel, inject
-from peft_dense.data import Compose, DenseFolder, RandomFlip, RandomScaleCrop, Resize, Scenes
-from peft_dense.data import available_tasks, collate
-from peft_dense.tasks import Task, delta_m, task
+from peft_dense.data import (
+    Cached,
+    Compose,
+    DenseFolder,
+    RandomFlip,
+    RandomScaleCrop,
+    Resize,
+    Scenes,
+    available_tasks,
+    collate,
+)
+from peft_dense.errors import CheckpointError, DataError, PeftDenseError
+from peft_dense.methods import method as find_method
+from peft_dense.tasks import Task, delta_m, task, tasks
 
-MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-LOSS_WEIGHTS = {"semseg": 1.0, "human_parts": 2.0, "sal": 5.0, "normals": 10.0, "edge": 5.0}
-SMALL_SWIN = {
-    "patch_size": 4,
+Item = dict[str, Any]
+Scores = dict[str, dict[str, float]]
+
+MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])  # ImageNet
+# Loss weights of the multi-task work on PASCAL-Context (Maninis et al., CVPR 2019, and after).
+LOSS_WEIGHTS = {"semseg": 1, "human_parts": 2, "sal": 5, "edge": 50, "normals": 10, "depth": 1}
+# With neither --backbone nor --weights: a Swin small enough for two CPU cores, at random.
+DEMO_BACKBONE = "timm.models.swin_transformer:SwinTransformer"
+DEMO_ARGS = {
+    "img_size": (96, 128),
     "window_size": 4,
     "embed_dim": 48,
     "depths": (2, 2, 2, 2),
     "num_heads": (2, 4, 8, 16),
-    "num_classes": 0,
 }
 
 
-@dataclass
-class Options:
-    """What the command line sets; the defaults are the demo's."""
-
-    method: str = "decoders_only,shared_adapter,vmt_lite"
-    data: str = "made"
-    tasks: str = ""
-    backbone: str = "timm.models.swin_transformer:SwinTransformer"
-    backbone_args: str = ""
-    weights: str = ""
-    pretrained: bool = False
-    image_size: tuple[int, int] = (96, 128)
-    window: int = 0
-    hyper: list[str] = field(default_factory=list)
-    head_width: int = 64
-    steps: int = 150
-    batch: int = 8
-    lr: float = 1e-3
-    backbone_lr: float = 1e-4
-    weight_decay: float = 1e-4
-    loss_weights: str = ""
-    scenes: int = 240
-    evaluate_every: int = 0
-    seed: int = 0
-    threads: int = 0
-    bf16: bool = False
-    out: str = "runs/train"
-
-
-HELP = {
-    "method": "names of methods, separated by commas; they run one after another",
-    "data": "'made', or a folder in DenseFolder's layout",
-    "tasks": "names of tasks, separated by commas; default: all that the data has",
-    "backbone": "a timm model name, or module:Class",
-    "backbone_args": "JSON of the class's arguments",
-    "weights": "safetensors file of the backbone's weights",
-    "pretrained": "load timm's pretrained weights (needs a network)",
-    "image_size": "height and width for training and evaluation",
-    "window": "call the backbone's set_input_size with this window size",
-    "hyper": "hyper-parameter of the method, NAME=VALUE, repeatable",
-    "lr": "Adam's peak learning rate for adapters and heads; falls linearly to zero",
-    "backbone_lr": "the same for unfrozen backbone parameters",
-    "loss_weights": "TASK=WEIGHT,...; default: MTLoRA's 1, 2, 5, 10, and 5 for edge",
-    "scenes": "number of made scenes to train on",
-    "evaluate_every": "steps between evaluations; 0: a quarter of the run",
-    "threads": "CPU threads; 0: torch's choice",
-    "bf16": "autocast to bfloat16",
-}
-
-
-def parse(arguments: list[str] | None = None) -> Options:
-    """Read the command line."""
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    for name, default in asdict(Options()).items():
-        how: dict[str, Any] = {"default": default, "help": HELP.get(name, "")}
-        if isinstance(default, bool):
-            how["action"] = "store_true"
-        elif isinstance(default, tuple):
-            how |= {"type": int, "nargs": 2}
-        elif isinstance(default, list):
-            how["action"] = "append"
+    add = parser.add_argument
+    add("--method", default="vmt_lite", help="one name, or several with commas between")
+    add("--hyper", nargs="*", default=[], metavar="[METHOD.]KEY=VALUE", help="hyper-parameters")
+    add("--data", default="made", help="'made', or the folder of a DenseFolder")
+    add("--tasks", help="with commas between; default: all that the data has and the library knows")
+    add("--backbone", default=DEMO_BACKBONE, help="a timm model's name, or module:Class")
+    add("--backbone-args", type=json.loads, help="its keyword arguments, as JSON")
+    add("--pretrained", action="store_true", help="download the timm model's weights")
+    add("--weights", type=Path, help="a safetensors file for the backbone")
+    add("--window", type=int, help="call the backbone's set_input_size with this window")
+    add("--image-size", type=int, nargs=2, default=(96, 128), metavar=("H", "W"))
+    add("--scale", type=float, nargs=2, default=(0.75, 1.25), help="of random crops")
+    add("--scenes", type=int, nargs=2, default=(320, 64), help="made scenes: train, val")
+    add("--cache", type=int, default=1000, help="keep data sets of up to so many images in memory")
+    add("--head-width", type=int, default=64)
+    add("--steps", type=int, default=250, help="optimiser steps a method")
+    add("--epochs", type=float, help="instead of --steps")
+    add("--batch", type=int, default=8)
+    add("--lr", type=float, default=2e-3, help="peak; 5%% warm-up, then linear to 0")
+    add("--weight-decay", type=float, default=1e-4)
+    add("--loss-weights", nargs="*", default=[], metavar="TASK=WEIGHT", help=f"else {LOSS_WEIGHTS}")
+    add("--eval-every", type=int, help="steps between validations; default: a quarter of all")
+    add("--seed", type=int, default=0)
+    add("--bf16", action="store_true", help="autocast to bfloat16; faster for larger backbones")
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add("--workers", type=int, default=0, help="processes that load data")
+    add("--pictures", type=int, default=4, help="rows of grid.png")
+    add("--out", type=Path, default=Path("runs/train"))
+    return parser.parse_args(argv)
+
+
+# ------------------------------------------------------------------------------------------- data
+def make_data(args: argparse.Namespace) -> tuple[dict[str, Task], Dataset[Item], Dataset[Item]]:
+    """Give the tasks, and what to train and to validate on."""
+    names = args.tasks.split(",") if args.tasks else None
+    augment = Compose(RandomScaleCrop(args.image_size, tuple(args.scale)), RandomFlip())
+    transforms = {"train": augment, "val": Resize(args.image_size)}
+    data: dict[str, Any] = {}
+    for number, split in enumerate(transforms):
+        if args.data == "made":
+            size, wanted = args.image_size, names or tasks()
+            data[split] = Scenes(args.scenes[number], size, wanted, seed=2 * args.seed + number)
         else:
-            how["type"] = type(default)
-        parser.add_argument("--" + name.replace("_", "-"), **how)
-    return Options(**vars(parser.parse_args(arguments)))
+            wanted = names or [name for name in available_tasks(args.data) if name in tasks()]
+            data[split] = DenseFolder(args.data, split, wanted)
+    known = {name: make_task(data["train"], name) for name in data["train"].tasks}
+    for split, transform in transforms.items():
+        if len(data[split]) <= args.cache:
+            items = (data[split][index] for index in range(len(data[split])))
+            bar = tqdm(items, f"reading {split}", len(data[split]), leave=False)
+            data[split] = Cached(bar, transform)
+        data[split].transform = transform
+    return known, data["train"], data["val"]
 
 
-class InMemory(Dataset[dict[str, Any]]):
-    """Keep every item of a data set, and transform a copy on each access."""
-
-    def __init__(self, source: Any, transform: Any, note: str) -> None:
-        self.items = [source[i] for i in tqdm(range(len(source)), desc=note, leave=False)]
-        self.transform = transform
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        item: dict[str, Any] = self.transform(dict(self.items[index]))
-        return item
+def make_task(data: DenseFolder | Scenes, name: str) -> Task:
+    """Take the classes from the data where it names them, else what the task says by itself."""
+    classes = data.classes.get(name, ())
+    one_channel = name in ("sal", "edge")  # even where both values have a name
+    return task(name) if one_channel or not classes else task(name, channels=len(classes))
 
 
-def make_data(o: Options) -> tuple[InMemory, InMemory, dict[str, Task]]:
-    """Load both splits, and settle the tasks with their channels."""
-    augment = Compose(RandomScaleCrop(o.image_size), RandomFlip())
-    plain = Resize(o.image_size)
-    if o.data == "made":
-        names = tuple(o.tasks.split(",")) if o.tasks else tuple(Scenes(1).channels)
-        train = Scenes(o.scenes, o.image_size, names, seed=o.seed)
-        val = Scenes(max(8, o.scenes // 6), o.image_size, names, seed=o.seed + 1)
-        channels, classes = train.channels, train.classes
+# --------------------------------------------------------------------------------------- backbone
+def make_backbone(args: argparse.Namespace) -> nn.Module:
+    options = args.backbone_args
+    if options is None:
+        options = DEMO_ARGS if args.backbone == DEMO_BACKBONE else {}
+    if ":" in args.backbone:
+        module, name = args.backbone.split(":")
+        net = getattr(importlib.import_module(module), name)(**options)
     else:
-        names = tuple(o.tasks.split(",")) if o.tasks else tuple(available_tasks(o.data))
-        train = DenseFolder(o.data, "train", names)
-        val = DenseFolder(o.data, "val", names)
-        classes = train.classes
-        channels = {name: len(classes[name]) for name in names if name in classes}
-    kinds = {}
-    for name in names:
-        fixed = task(name).fixed_channels
-        kinds[name] = task(name) if fixed or name not in channels else task(name, channels=channels[name])
-    return InMemory(train, augment, "train data"), InMemory(val, plain, "val data"), kinds
-
-
-def make_backbone(o: Options) -> nn.Module:
-    """Build the backbone and load its weights."""
-    torch.manual_seed(o.seed)
-    if ":" in o.backbone:
-        module, name = o.backbone.split(":")
-        given = json.loads(o.backbone_args) if o.backbone_args else {}
-        if not given and name == "SwinTransformer":
-            given = {**SMALL_SWIN, "img_size": o.image_size}
-        net: nn.Module = getattr(importlib.import_module(module), name)(**given)
-    else:
-        given = json.loads(o.backbone_args) if o.backbone_args else {}
-        net = timm.create_model(o.backbone, pretrained=o.pretrained, **given)
-    if o.weights:
-        state = {key: value.float() for key, value in load_file(o.weights).items()}
-        missing, unknown = net.load_state_dict(state, strict=False)
-        wanted = {name for name, _ in net.named_parameters()}
-        if unknown or wanted.intersection(missing):
-            raise SystemExit(f"{o.weights} lacks {sorted(wanted & set(missing))[:5]}, adds {unknown[:5]}")
-    if o.window:
-        net.set_input_size(tuple(o.image_size), window_size=o.window)  # type: ignore[operator]
+        net = timm.create_model(args.backbone, pretrained=args.pretrained, **options)
+    if args.weights:
+        load_weights(net, args.weights)
+    if args.window:
+        net.set_input_size(img_size=tuple(args.image_size), window_size=args.window)
     return net
 
 
-def batches(loader: DataLoader[Any], steps: int) -> Iterator[dict[str, Any]]:
-    """Go round the loader until there have been ``steps`` batches."""
-    done = 0
-    while done < steps:
-        for batch in loader:
-            if done < steps:
-                yield batch
-            done += 1
+def load_weights(net: nn.Module, path: Path) -> None:
+    """Load what fits, say what doesn't, and refuse a file that is for another backbone."""
+    given, own = load_file(path), net.state_dict()
+    fits = {k: v.float() for k, v in given.items() if k in own and v.shape == own[k].shape}
+    missing = [name for name, _ in net.named_parameters() if name not in fits]
+    unused = [name for name in given if name not in fits]
+    numbers = {name: p.numel() for name, p in net.named_parameters()}
+    found = sum(numbers.get(name, 0) for name in fits)
+    if found < sum(numbers.values()) / 2:
+        raise CheckpointError(
+            f"{path} holds {found:,} of the backbone's {sum(numbers.values()):,} parameters, first "
+            f"missing: {', '.join(missing[:3])}. Pass the backbone it was saved from, with the same "
+            "--backbone-args."
+        )
+    net.load_state_dict(fits, strict=False)
+    print(
+        f"{path.name}: {len(fits)} tensors loaded; missing: {', '.join(missing[:5]) or 'none'}"
+        f"; unused: {', '.join(unused[:5]) or 'none'}"
+    )
 
 
-def normalise(images: Tensor) -> Tensor:
-    """Shift and scale RGB in 0..1 as ImageNet's models expect."""
-    return (images - MEAN.to(images)[:, None, None]) / STD.to(images)[:, None, None]
+# --------------------------------------------------------------------------------- train and score
+def normalise(images: Tensor, device: str) -> Tensor:
+    return ((images - MEAN[:, None, None]) / STD[:, None, None]).to(device)
 
 
 @torch.no_grad()
+def predict(model: DenseModel, images: Tensor, args: argparse.Namespace) -> dict[str, Tensor]:
+    model.eval()
+    with torch.autocast(args.device, torch.bfloat16, enabled=args.bf16):
+        made = model(normalise(images, args.device))
+    return {name: prediction.float().cpu() for name, prediction in made.items()}
+
+
 def evaluate(
-    model: DenseModel, loader: DataLoader[Any], kinds: dict[str, Task], weights: dict[str, float]
-) -> tuple[dict[str, dict[str, float]], float]:
-    """Measure every task on the validation set; also the weighted loss."""
-    model.eval()
-    meters = {name: kind.meter() for name, kind in kinds.items()}
-    total = 0.0
+    model: DenseModel, known: Mapping[str, Task], loader: DataLoader[Item], args: argparse.Namespace
+) -> Scores:
+    meters = {name: known[name].meter() for name in known}
     for batch in loader:
-        predictions = model(normalise(batch["image"]))
-        for name, kind in kinds.items():
-            meters[name].update(predictions[name], batch[name])
-            total += weights[name] * float(kind.loss(predictions[name], batch[name]))
-    model.train()
-    return {name: meter.compute() for name, meter in meters.items()}, total / len(loader)
+        for name, prediction in predict(model, batch["image"], args).items():
+            meters[name].update(prediction, batch[name])
+    return {name: meter.compute() for name, meter in meters.items()}
 
 
-def draw(model: DenseModel, items: list[dict[str, Any]], kinds: dict[str, Task], path: Path) -> None:
-    """Save a grid: one row a picture, truth and prediction of every task side by side."""
-    model.eval()
-    with torch.no_grad():
-        predictions = model(normalise(torch.stack([item["image"] for item in items])))
-    height, width = items[0]["image"].shape[-2:]
-    columns = ["image"] + [f"{name} {kind}" for name in kinds for kind in ("truth", "prediction")]
-    head, gap = 14, 2
-    grid = Image.new("RGB", ((width + gap) * len(columns), head + (height + gap) * len(items)), "white")
-    pen = ImageDraw.Draw(grid)
-    for row, item in enumerate(items):
-        tiles = [(item["image"].movedim(0, -1) * 255).round().byte()]
-        for name, kind in kinds.items():
-            tiles += [kind.draw_target(item[name]), kind.draw_prediction(predictions[name][row])]
-        for column, tile in enumerate(tiles):
-            where = (column * (width + gap), head + row * (height + gap))
-            grid.paste(Image.fromarray(tile.numpy()), where)
-    for column, title in enumerate(columns):
-        pen.text((column * (width + gap) + 2, 1), title, fill="black")
-    grid.save(path)
+def primary(known: Mapping[str, Task], scores: Scores) -> dict[str, float]:
+    return {name: scores[name][known[name].metric] for name in known}
 
 
-def run(o: Options, name: str, train: InMemory, val: InMemory, kinds: dict[str, Task]) -> dict[str, Any]:
-    """Train one method and return its results."""
-    from torch.utils.tensorboard import SummaryWriter
+def forever(loader: DataLoader[Item]) -> Iterator[Item]:
+    while True:
+        yield from loader
 
-    out = Path(o.out) / name
+
+def train(
+    name: str, hyper: Item, net: nn.Module, known: Mapping[str, Task],
+    data: tuple[Dataset[Item], Dataset[Item]], args: argparse.Namespace,
+) -> Item:  # fmt: skip
+    """Train one method; write its folder; give its scores, counts and seconds."""
+    out = args.out / name
     out.mkdir(parents=True, exist_ok=True)
-    hyper = {}
-    for pair in o.hyper:
-        key, _, value = pair.partition("=")
-        hyper[key] = json.loads(value)
-    encoder = inject(make_backbone(o), name, tasks=tuple(kinds), **hyper)
-    torch.manual_seed(o.seed)
-    model = DenseModel(encoder, {t: k.channels for t, k in kinds.items()}, width=o.head_width)
-    weights = {t: LOSS_WEIGHTS.get(t, 1.0) for t in kinds}
-    weights |= {k: float(v) for k, _, v in (p.partition("=") for p in o.loss_weights.split(",") if p)}
-    groups = encoder.parameters_by_kind()
-    slow = groups.pop("unfrozen_backbone")
-    fast = [p for members in groups.values() for p in members]
-    fast += [p for part in (model.norms, model.heads) for p in part.parameters()]
-    optimiser = torch.optim.AdamW(
-        [{"params": fast, "lr": o.lr}, {"params": slow, "lr": o.backbone_lr}], weight_decay=o.weight_decay
-    )
-    warm = max(1, o.steps // 20)
+    torch.manual_seed(args.seed)
+    encoder = inject(net, name, tasks=tuple(known), **hyper)
+    channels = {task_name: known[task_name].channels for task_name in known}
+    model = DenseModel(encoder, channels, width=args.head_width).to(args.device)
+    loader = DataLoader(
+        data[0], args.batch, shuffle=True, drop_last=len(data[0]) >= args.batch,  # type: ignore
+        num_workers=args.workers, collate_fn=collate, persistent_workers=args.workers > 0,
+    )  # fmt: skip
+    val = DataLoader(data[1], args.batch, num_workers=args.workers, collate_fn=collate)
+    steps = math.ceil(args.epochs * len(loader)) if args.epochs else args.steps
+    weights = {**LOSS_WEIGHTS, **{k: float(v) for k, v in pairs(args.loss_weights).items()}}
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trainable, args.lr, weight_decay=args.weight_decay)
+    warm_up = max(1, steps // 20)
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda i: min((i + 1) / warm, (o.steps - i) / o.steps)
+        optimizer, lambda s: min((s + 1) / warm_up, (steps - s) / max(1, steps - warm_up))
     )
-    order = torch.Generator().manual_seed(o.seed)
-    loader = DataLoader(train, o.batch, shuffle=True, drop_last=True, collate_fn=collate, generator=order)
-    val_loader = DataLoader(val, o.batch, collate_fn=collate)
-    every = o.evaluate_every or max(1, o.steps // 4)
-    best, metrics, began, spent = float("inf"), {}, time.perf_counter(), 0.0
-    writer = SummaryWriter(str(out))
-    with (out / "log.csv").open("w", newline="") as file:
+
+    torch.manual_seed(args.seed)  # the same batches for every method, whatever its own draws were
+    first: dict[str, float] = {}
+    best, seconds, scores = -math.inf, 0.0, {}
+    writer, bar = SummaryWriter(str(out)), tqdm(total=steps, desc=f"{name:<16}", unit="step")
+    with (out / "log.csv").open("w", newline="") as file, writer, bar:
         log = csv.writer(file)
-        log.writerow(["step", "split", "name", "value"])
-        bar = tqdm(enumerate(batches(loader, o.steps), 1), total=o.steps, desc=f"{name:>16}")
-        torch.manual_seed(o.seed)
-        for step, batch in bar:
-            started = time.perf_counter()
-            images = normalise(batch["image"])
-            losses: dict[str, float] = {}
-            for group in encoder.task_groups:  # path by path: the memory of one path
-                with torch.autocast("cpu", torch.bfloat16, enabled=o.bf16):
-                    predictions = model(images, group)
-                parts = {t: kinds[t].loss(predictions[t], batch[t]) for t in group}
-                torch.stack([weights[t] * loss for t, loss in parts.items()]).sum().backward()
-                losses |= {t: float(loss) for t, loss in parts.items()}
-            nn.utils.clip_grad_norm_(fast + slow, 5.0)
-            optimiser.step()
+        log.writerow(["step", "split", "task", "metric", "value"])
+
+        def note(step: int, split: str, entries: Mapping[str, Mapping[str, float]]) -> None:
+            for task_name, metrics in entries.items():
+                for metric, value in metrics.items():
+                    log.writerow([step, split, task_name, metric, f"{value:.6g}"])
+                    writer.add_scalar(f"{split}/{task_name}/{metric}", value, step)
+            file.flush()
+
+        for step, batch in zip(range(1, steps + 1), forever(loader), strict=False):
+            start = time.perf_counter()
+            model.train()
+            with torch.autocast(args.device, torch.bfloat16, enabled=args.bf16):
+                made = model(normalise(batch["image"], args.device))
+            losses = {k: known[k].loss(made[k], batch[k].to(args.device)) for k in known}
+            loss = sum(weights.get(k, 1) * value for k, value in losses.items())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
             schedule.step()
-            optimiser.zero_grad(set_to_none=True)
-            spent += time.perf_counter() - started
-            bar.set_postfix({t: f"{loss:.3f}" for t, loss in losses.items()})
-            for t, loss in losses.items():
-                log.writerow([step, "train", t, loss])
-                writer.add_scalar(f"train/{t}", loss, step)
-            if step % every == 0 or step == o.steps:
-                metrics, loss = evaluate(model, val_loader, kinds, weights)
-                for t, measured in metrics.items():
-                    for key, value in measured.items():
-                        log.writerow([step, "val", f"{t}.{key}", value])
-                        writer.add_scalar(f"val/{t}.{key}", value, step)
-                if loss < best:
-                    best = loss
+            seconds += time.perf_counter() - start
+            bar.update()
+            if step % 10 == 0 or step == steps:
+                bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
+                values = {k: {"loss": value.item()} for k, value in losses.items()}
+                lr = {"loss": loss.item(), "lr": optimizer.param_groups[0]["lr"]}
+                note(step, "train", {**values, "all": lr})
+            if step % (args.eval_every or math.ceil(steps / 4)) == 0 or step == steps:
+                scores = evaluate(model, known, val, args)
+                note(step, "val", scores)
+                now = primary(known, scores)
+                first = first or now
+                gain = delta_m(now, first)  # over the first validation
+                if not gain <= best:
+                    best = gain
                     model.save(out / "best")
-    writer.close()
     model.save(out / "last")
-    draw(model, [val[i] for i in range(min(4, len(val)))], kinds, out / "grid.png")
+    draw(model, known, data[1], args).save(out / "grid.png")
     ledger = model.ledger()
     result = {
-        "method": name,
-        "metrics": metrics,
-        "encoder": ledger.encoder,
-        "all": ledger.total,
-        "passes": ledger.passes,
-        "seconds": time.perf_counter() - began,
-        "train_seconds": spent,
-        "options": asdict(o),
-    }
-    (out / "results.json").write_text(json.dumps(result, indent=1))
+        "method": name, "primary": primary(known, scores), "scores": scores,
+        "encoder": ledger.encoder, "all": ledger.total, "ledger": dataclasses.asdict(ledger),
+        "seconds": round(seconds, 1), "steps": steps, "seed": args.seed, "command": sys.argv,
+        "options": {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()},
+    }  # fmt: skip
+    (out / "results.json").write_text(json.dumps(result, indent=2) + "\n")
     return result
 
 
-def table(results: list[dict[str, Any]], kinds: dict[str, Task]) -> str:
-    """Lay the results out, with Delta against decoders_only, or else the first method."""
-    primary = [{t: r["metrics"][t][kinds[t].metric] for t in kinds} for r in results]
-    names = [r["method"] for r in results]
-    reference = names.index("decoders_only") if "decoders_only" in names else 0
-    arrows = [f"{t} {kinds[t].metric}{'+' if kinds[t].higher_is_better else '-'}" for t in kinds]
-    head = ["method", *arrows, f"Delta vs {names[reference]} %", "encoder", "all", "train s"]
-    rows = [head]
-    for result, numbers in zip(results, primary, strict=True):
-        gain = delta_m(numbers, primary[reference])
+# ---------------------------------------------------------------------------------------- what we show
+def draw(
+    model: DenseModel, known: Mapping[str, Task], data: Dataset[Item], args: argparse.Namespace
+) -> Image.Image:
+    """Lay out image, then truth and prediction a task, a row an example spread over the data."""
+    size: int = len(data)  # type: ignore[arg-type]
+    count = min(args.pictures, size)
+    batch = collate([data[index * size // count] for index in range(count)])
+    made = predict(model, batch["image"], args)
+    rows = []
+    for index, image in enumerate(batch["image"]):
+        cells = [(image.movedim(0, -1) * 255).byte()]
+        for name, each in known.items():
+            cells.append(each.draw_target(batch[name][index]))
+            cells.append(each.draw_prediction(made[name][index]))
         rows.append(
-            [result["method"], *(f"{v:.2f}" for v in numbers.values()), f"{gain:+.2f}"]
-            + [f"{result['encoder']:,}", f"{result['all']:,}", f"{result['train_seconds']:.0f}"]
+            torch.cat([nn.functional.pad(c, (0, 0, 0, 4, 0, 4), value=255) for c in cells], 1)
         )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-    lines = [" | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
-    return "\n".join([lines[0], "-+-".join("-" * w for w in widths), *lines[1:]])
+    pixels, top = torch.cat(rows), 14
+    sheet = Image.new("RGB", (pixels.shape[1], pixels.shape[0] + top), "white")
+    sheet.paste(Image.fromarray(pixels.numpy()), (0, top))
+    titles = ["image", *(f"{name} {kind}" for name in known for kind in ("truth", "found"))]
+    for index, title in enumerate(titles):
+        ImageDraw.Draw(sheet).text((index * pixels.shape[1] // len(titles) + 1, 1), title, "black")
+    return sheet
 
 
-def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
-    """Train every method asked for, then print one table."""
-    o = parse(arguments)
-    if o.threads:
-        torch.set_num_threads(o.threads)
-    train, val, kinds = make_data(o)
-    print(f"{len(train)} training and {len(val)} validation images; tasks {', '.join(kinds)}")
-    results = [run(o, name, train, val, kinds) for name in o.method.split(",")]
-    print(f"\n{table(results, kinds)}\n\n+ higher is better, - lower. Pictures: {o.out}/*/grid.png")
+def table(results: Sequence[Item], known: Mapping[str, Task]) -> str:
+    """Compare methods; Delta is the mean relative gain over decoders_only, else the first."""
+    reference = next((r for r in results if r["method"] == "decoders_only"), results[0])
+    arrows = {name: "↑" if known[name].higher_is_better else "↓" for name in known}
+    head = ["method", *(f"{n} {known[n].metric}{arrows[n]}" for n in known)]
+    rows = [[*head, "Delta %", "encoder", "all", "seconds"]]
+    for result in results:
+        delta = delta_m(result["primary"], reference["primary"])
+        counts = [f"{result[key]:,}" for key in ("encoder", "all")]
+        scores = [f"{result['primary'][name]:.2f}" for name in known]
+        rows.append(
+            [result["method"], *scores, f"{delta:+.2f}", *counts, f"{result['seconds']:.0f}"]
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            c.rjust(w) if i else c.ljust(w)
+            for i, (c, w) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+    lines.insert(1, "-" * len(lines[0]))
+    return "\n".join([*lines, f"Delta: mean relative gain over {reference['method']}"])
+
+
+def pairs(words: Sequence[str]) -> dict[str, str]:
+    """Split KEY=VALUE words."""
+    bad = [word for word in words if "=" not in word]
+    if bad:
+        raise DataError(f"{bad[0]!r} isn't KEY=VALUE.")
+    return {key: value for key, _, value in (word.partition("=") for word in words)}
+
+
+def main(argv: Sequence[str] | None = None) -> list[Item]:
+    args = parse(argv)
+    hypers: dict[str, Item] = {name: {} for name in args.method.split(",")}
+    for key, text in pairs(args.hyper).items():
+        owner, _, short = key.rpartition(".")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        for name in hypers:
+            if owner in ("", name):
+                hypers[name][short] = value
+    for name, hyper in hypers.items():
+        find_method(name, **hyper)  # a wrong name fails now, not after an hour
+    torch.manual_seed(args.seed)
+    net = make_backbone(args)
+    known, *data = make_data(args)
+    results = [train(name, hyper, net, known, tuple(data), args) for name, hyper in hypers.items()]  # type: ignore[arg-type]
+    print(f"\n{table(results, known)}\nlogs, checkpoints and pictures: {args.out}")
     return results
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except PeftDenseError as error:
+        sys.exit(f"error: {error}")

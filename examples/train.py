@@ -90,6 +90,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--epochs", type=float, help="instead of --steps")
     add("--batch", type=int, default=8)
     add("--lr", type=float, default=2e-3, help="peak; 5%% warm-up, then linear to 0")
+    add("--backbone-lr", type=float, help="peak for unfrozen backbone parameters; default: lr / 10")
     add("--weight-decay", type=float, default=1e-4)
     add("--loss-weights", nargs="*", default=[], metavar="TASK=WEIGHT", help=f"else {LOSS_WEIGHTS}")
     add("--eval-every", type=int, help="steps between validations; default: a quarter of all")
@@ -221,8 +222,11 @@ def train(
     val = DataLoader(data[1], args.batch, num_workers=args.workers, collate_fn=collate)
     steps = math.ceil(args.epochs * len(loader)) if args.epochs else args.steps
     weights = {**LOSS_WEIGHTS, **{k: float(v) for k, v in pairs(args.loss_weights).items()}}
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trainable, args.lr, weight_decay=args.weight_decay)
+    slow = encoder.parameters_by_kind()["unfrozen_backbone"]
+    fast = [p for p in model.parameters() if p.requires_grad and all(p is not q for q in slow)]
+    rate = args.lr / 10 if args.backbone_lr is None else args.backbone_lr
+    groups = [{"params": fast, "lr": args.lr}, {"params": slow, "lr": rate}]
+    optimizer = torch.optim.AdamW(groups, weight_decay=args.weight_decay)
     warm_up = max(1, steps // 20)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda s: min((s + 1) / warm_up, (steps - s) / max(1, steps - warm_up))
@@ -246,20 +250,23 @@ def train(
         for step, batch in zip(range(1, steps + 1), forever(loader), strict=False):
             start = time.perf_counter()
             model.train()
-            with torch.autocast(args.device, torch.bfloat16, enabled=args.bf16):
-                made = model(normalise(batch["image"], args.device))
-            losses = {k: known[k].loss(made[k], batch[k].to(args.device)) for k in known}
-            loss = sum(weights.get(k, 1) * value for k, value in losses.items())
+            images, losses = normalise(batch["image"], args.device), {}
             optimizer.zero_grad()
-            loss.backward()
+            for group in encoder.task_groups:  # path by path: T paths need the memory of one
+                with torch.autocast(args.device, torch.bfloat16, enabled=args.bf16):
+                    made = model(images, group)
+                here = {k: known[k].loss(made[k], batch[k].to(args.device)) for k in group}
+                sum(weights.get(k, 1) * value for k, value in here.items()).backward()
+                losses |= {k: value.item() for k, value in here.items()}
+            loss = sum(weights.get(k, 1) * value for k, value in losses.items())
             optimizer.step()
             schedule.step()
             seconds += time.perf_counter() - start
             bar.update()
             if step % 10 == 0 or step == steps:
-                bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
-                values = {k: {"loss": value.item()} for k, value in losses.items()}
-                lr = {"loss": loss.item(), "lr": optimizer.param_groups[0]["lr"]}
+                bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+                values = {k: {"loss": value} for k, value in losses.items()}
+                lr = {"loss": loss, "lr": optimizer.param_groups[0]["lr"]}
                 note(step, "train", {**values, "all": lr})
             if step % (args.eval_every or math.ceil(steps / 4)) == 0 or step == steps:
                 scores = evaluate(model, known, val, args)

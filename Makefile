@@ -1,0 +1,47 @@
+# make test, make demo: everything on a fresh machine that has Python 3.10 or newer.
+# Another interpreter: make PYTHON=python3.12 test
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+WORKERS ?= 2
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: help test lint demo docs clean
+
+help:
+	@echo "make test   lint, type check, tests"
+	@echo "make lint   lint and type check only"
+	@echo "make demo   train three methods on made scenes and compare them"
+	@echo "make docs   build the documentation into site/"
+	@echo "make clean  remove .venv and everything built"
+
+$(READY): pyproject.toml
+	@echo "== making .venv with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv --clear .venv
+	@echo "== installing peft-dense and its tools; torch is large, this takes minutes"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+	@echo "== .venv is ready"
+
+lint: $(READY)
+	@echo "== ruff check"
+	@$(BIN)/ruff check .
+	@echo "== ruff format --check"
+	@$(BIN)/ruff format --check .
+	@echo "== mypy --strict"
+	@$(BIN)/mypy
+
+test: lint
+	@echo "== pytest"
+	@$(BIN)/pytest -n $(WORKERS) -q
+
+demo: $(READY)
+	@$(BIN)/python examples/train.py --method decoders_only,shared_adapter,vmt_lite \
+		--data made --out runs/demo
+
+docs: $(READY)
+	@echo "== mkdocs build --strict"
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "== site/index.html is ready"
+
+clean:
+	rm -rf .venv site dist runs .mypy_cache .pytest_cache .ruff_cache .hypothesis

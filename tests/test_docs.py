@@ -1,0 +1,104 @@
+"""What is written is true: code in the docs runs, public names are documented, tables hold."""
+
+from __future__ import annotations
+
+import pkgutil
+import re
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+import timm
+
+import peft_dense
+from peft_dense.backbones import examine
+from peft_dense.methods import method, methods
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+API = [page for page in PAGES if page.parent.name == "api"]
+PUBLIC = [name for name in peft_dense.__all__ if name != "__version__"]
+
+BLOCK = re.compile(
+    r"^(?P<before>[^\n]*)\n *```python\n(?P<code>.*?)^ *```$", re.MULTILINE | re.DOTALL
+)
+NOT_RUN = re.compile(r" *<!-- not run: \S.* -->")
+DIRECTIVE = re.compile(r"^::: (\S+)(?:\n    options: .*members: \[(.*?)\])?", re.MULTILINE)
+
+
+def code_of(page: Path) -> str:
+    """The blocks of a page one after another, on the lines they have in it."""
+    text = "\n" + page.read_text(encoding="utf-8")
+    code = ""
+    blocks = list(BLOCK.finditer(text))
+    assert len(blocks) == text.count("```python"), f"a block in {page.name} doesn't end"
+    for block in blocks:
+        if not NOT_RUN.fullmatch(block["before"]):
+            lines_above = text.count("\n", 0, block.start("code")) - 1
+            code += "\n" * (lines_above - code.count("\n")) + dedent(block["code"])
+    return code
+
+
+def documented() -> set[str]:
+    """Dotted names of everything that the API pages show."""
+    names = set()
+    for page in API:
+        for target, members in DIRECTIVE.findall(page.read_text(encoding="utf-8")):
+            names |= {target, *(f"{target}.{name.strip()}" for name in members.split(",") if name)}
+    return names
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if code_of(page)], ids=lambda page: str(page.relative_to(ROOT))
+)
+def test_code_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code_of(page), str(page), "exec"), {"__name__": "__docs__"})
+
+
+def test_readme_has_code_that_runs() -> None:
+    assert "inject(" in code_of(ROOT / "README.md")
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_name_has_a_docstring(name: str) -> None:
+    text = getattr(peft_dense, name).__doc__ or ""
+    assert text and not text.startswith(f"{name}("), f"write a docstring for {name}"
+
+
+@pytest.mark.parametrize("name", sorted(documented()))
+def test_api_pages_name_what_exists(name: str) -> None:
+    pkgutil.resolve_name(name)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_name_is_on_an_api_page(name: str) -> None:
+    shown = [target for target in documented() if target.endswith(f".{name}")]
+    thing = getattr(peft_dense, name)
+    assert any(pkgutil.resolve_name(target) is thing for target in shown), (
+        f"add '::: peft_dense.{name}' to a page in docs/api"
+    )
+
+
+@pytest.mark.parametrize("name", methods())
+def test_method_is_on_its_api_page(name: str) -> None:
+    thing = type(method(name))
+    target = f"{thing.__module__}.{thing.__qualname__}"
+    assert target in documented(), f"add {target} to docs/api/methods.md"
+
+
+def test_readme_table_of_methods_holds() -> None:
+    info = examine(timm.create_model("swin_tiny_patch4_window7_224"))
+    expected = {
+        name: ("1" if how.one_path else "T", f"{how.count(info, 4):,}")
+        for name in methods()
+        for how in [method(name).resolve(info)]
+    }
+    row = re.compile(r"^\| `(\w+)` \|.*\| (\S+) \| ([\d,]+) \|$", re.MULTILINE)
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert {name: (passes, count) for name, passes, count in row.findall(text)} == expected
+
+
+def test_changelog_has_this_version() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.search(rf"^## \[{re.escape(peft_dense.__version__)}\] - \S+$", text, re.MULTILINE)

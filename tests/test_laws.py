@@ -12,11 +12,12 @@ import warnings
 
 import pytest
 import torch
-from peft_dense import AdaptedBackbone, inject, methods
+from torch import nn
+
+from peft_dense import AdaptedBackbone, methods
 from peft_dense.backbones import examine
 from peft_dense.errors import NoSiteError
 from peft_dense.methods import method as make_method
-from torch import nn
 from zoo import BACKBONES, FIVE, SIZE, build, image, perturb
 
 TASKS = ("semseg", "a.b", "keys")  # "Tasks are any names", clashing ones too
@@ -102,7 +103,9 @@ def test_only_adapters_train_and_every_one_gets_a_gradient(family, name):
     adapted = adapt(family, name)
     grads = gradients(adapted)
     assert {n for n, p in adapted.named_parameters() if p.requires_grad} == {
-        n for n, p in adapted.named_parameters() if any(p is q for _, q in adapted.adapter_parameters())
+        n
+        for n, p in adapted.named_parameters()
+        if any(p is q for _, q in adapted.adapter_parameters())
     }
     silent = [n for n, grad in grads.items() if grad is None or not grad.any()]
     assert not silent
@@ -126,7 +129,9 @@ def test_adapters_change_the_output(family, name):
         pytest.skip("adds nothing")
     plain = adapt(family, "decoders_only")(image())["semseg"]
     for features in adapt(family, name)(image()).values():
-        assert all(not torch.allclose(a, b, atol=1e-3) for a, b in zip(features, plain, strict=True))
+        assert all(
+            not torch.allclose(a, b, atol=1e-3) for a, b in zip(features, plain, strict=True)
+        )
 
 
 @five_backbones
@@ -173,7 +178,9 @@ def test_frozen_tensors_exist_once(family, name):
         )
     sizes = sum(v.numel() for v in adapted.state_dict().values())
     assert sizes == sum(p.numel() for p in adapted.parameters()) + sum(
-        v.numel() for k, v in adapted.state_dict().items() if k not in dict(adapted.named_parameters())
+        v.numel()
+        for k, v in adapted.state_dict().items()
+        if k not in dict(adapted.named_parameters())
     )
 
 
@@ -252,7 +259,9 @@ def test_save_and_load_give_the_same_outputs(family, name, tmp_path):
 
 
 @every_backbone
-@pytest.mark.parametrize("name", ["lora", "polyhistor", "polyhistor_lite", "hyperformer", "dora", "ssf"])
+@pytest.mark.parametrize(
+    "name", ["lora", "polyhistor", "polyhistor_lite", "hyperformer", "dora", "ssf"]
+)
 def test_a_merged_copy_gives_the_same_outputs(family, name):
     adapted = adapt(family, name).double()  # in double precision: perturbed weights are large
     merged = adapted.merge()
@@ -270,7 +279,7 @@ def test_sizes_that_the_stages_divide_work(family):
 
 @every_backbone
 def test_tokens_lie_where_the_map_says(family):
-    """A spike on one token of a stage's last MLP shows at that token's place of the stage output."""
+    """A spike on one token of a stage's last MLP shows at that token's place in the output."""
     adapted = adapt(family, "decoders_only")
     info, path, x = adapted.info, adapted.paths["shared"], image(1)
     try:

@@ -62,11 +62,17 @@ BACKBONES: dict[str, Callable[[], nn.Module]] = {
     "convnext_nchw": lambda: ConvNeXt(depths=(1, 1, 2, 1), dims=_DIMS, conv_mlp=True),
     "convnext_nhwc": lambda: ConvNeXt(depths=(1, 1, 2, 1), dims=_DIMS, use_grn=True),
     "edgenext": lambda: EdgeNeXt(
-        depths=(1, 1, 2, 1), dims=(32, 64, 96, 160), heads=(4, 4, 4, 4), global_block_counts=(0, 1, 1, 1)
+        depths=(1, 1, 2, 1),
+        dims=(32, 64, 96, 160),
+        heads=(4, 4, 4, 4),
+        global_block_counts=(0, 1, 1, 1),
     ),
     "focalnet": lambda: FocalNet(embed_dim=32, depths=(1, 1, 2, 1)),
     "tiny_vit": lambda: TinyVit(
-        embed_dims=(32, 64, 96, 160), depths=(1, 1, 2, 1), num_heads=(1, 2, 3, 5), window_sizes=(4,) * 4
+        embed_dims=(32, 64, 96, 160),
+        depths=(1, 1, 2, 1),
+        num_heads=(1, 2, 3, 5),
+        window_sizes=(4,) * 4,
     ),
     "nest": lambda: Nest(
         img_size=SIZE, embed_dims=(32, 64, 128), num_heads=(1, 2, 4), depths=(1, 1, 1), num_levels=3
@@ -77,7 +83,9 @@ BACKBONES: dict[str, Callable[[], nn.Module]] = {
     "torchvision_swin": lambda: TorchvisionSwin(
         [4, 4], 32, [1, 2, 2, 1], [1, 2, 4, 8], [4, 4], num_classes=5
     ),
-    "vit": lambda: VisionTransformer(img_size=SIZE, patch_size=16, embed_dim=64, depth=4, num_heads=2),
+    "vit": lambda: VisionTransformer(
+        img_size=SIZE, patch_size=16, embed_dim=64, depth=4, num_heads=2
+    ),
 }
 """By family. ``vit`` is flat, ``nest`` takes one size only, poolformer and ConvNeXt have no qkv."""
 

@@ -26,7 +26,8 @@ from peft_dense.errors import (
     UnsupportedModelError,
 )
 from peft_dense.ledger import Ledger
-from peft_dense.methods.base import Method, method
+from peft_dense.methods.base import Method
+from peft_dense.methods.base import method as find_method
 from peft_dense.nn import TaskDict
 
 __all__ = ["AdaptedBackbone"]
@@ -62,6 +63,10 @@ class AdaptedBackbone(nn.Module):
     """
 
     tasks: tuple[str, ...]
+    method: Method
+    info: BackboneInfo
+    channels: tuple[int, ...]
+    reductions: tuple[int, ...]
     paths: nn.ModuleDict
     shared: nn.Module | None
 
@@ -83,8 +88,8 @@ class AdaptedBackbone(nn.Module):
         for name, served in self._routes().items():
             self.paths[name] = self._new_path(served)
         self._follow_backbone()
-        self.register_state_dict_post_hook(_drop_duplicates)
-        self.register_load_state_dict_pre_hook(_restore_duplicates)
+        self.register_state_dict_post_hook(_drop_duplicates)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_restore_duplicates)  # type: ignore[no-untyped-call]
         self.train(model.training)
 
     # ------------------------------------------------------------------ forward
@@ -299,7 +304,7 @@ class AdaptedBackbone(nn.Module):
         """
         info = examine(backbone, family)
         _check_fit(config["backbone"]["parameters"], config["backbone"]["class"], info)
-        how = method(config["method"], **config["hyperparameters"])
+        how = find_method(config["method"], **config["hyperparameters"])
         adapted = cls(backbone, how.resolve(info), config["tasks"], info)
         if config["backbone"]["weights"] != _checksum(adapted.backbone, info):
             warnings.warn(
@@ -342,7 +347,9 @@ class AdaptedBackbone(nn.Module):
         """
         self._wanted([name])
         if len(self.tasks) == 1:
-            raise HyperparameterError(f"{name!r} is the last task; use eject() to get the backbone.")
+            raise HyperparameterError(
+                f"{name!r} is the last task; use eject() to get the backbone."
+            )
         for module in list(self.modules()):
             tasks = getattr(module, "tasks", None)
             if isinstance(tasks, TaskDict) and name in tasks:
@@ -524,7 +531,8 @@ def _checksum(backbone: nn.Module, info: BackboneInfo) -> dict[str, str]:
     crc, kinds = 0, set()
     for name, parameter in backbone.named_parameters():
         if name in info.parameters:
-            crc = zlib.crc32(parameter.detach().cpu().contiguous().view(torch.uint8).numpy(), crc)
+            values = parameter.detach().cpu().contiguous().flatten().view(torch.uint8)
+            crc = zlib.crc32(values.numpy().tobytes(), crc)
             kinds.add(str(parameter.dtype).removeprefix("torch."))
     return {"dtype": ",".join(sorted(kinds)), "crc32": f"{crc:08x}"}
 

@@ -69,7 +69,8 @@ def read(folder: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, A
         raise CheckpointError(f"{root / CONFIG} is damaged ({error}); save it again.") from error
     if given != _FORMAT:
         raise CheckpointError(
-            f"{root / CONFIG} has format {given!r}; this version reads {_FORMAT}. Update peft-dense."
+            f"{root / CONFIG} has format {given!r}; this version reads {_FORMAT}. "
+            "Update peft-dense."
         )
     try:
         with safe_open(root / TENSORS, framework="pt") as file:

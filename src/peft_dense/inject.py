@@ -42,7 +42,8 @@ def inject(
 
     Raises:
         UnknownNameError: Unknown method or hyper-parameter; the nearest names are offered.
-        HyperparameterError: A hyper-parameter doesn't fit the backbone, or tasks are empty or twice.
+        HyperparameterError: A hyper-parameter doesn't fit the backbone, or the tasks are empty or
+            twice.
         UnsupportedModelError: The model is wrapped, or its stage outputs can't be reached.
         NoSiteError: The backbone has no place for what the method adds.
 
@@ -54,11 +55,16 @@ def inject(
         [(1, 32, 16, 16), (1, 64, 8, 8), (1, 160, 4, 4), (1, 256, 2, 2)]
     """
     how = find_method(method, **hyperparameters)
-    names = PASCAL_CONTEXT if tasks is None else (tasks,) if isinstance(tasks, str) else tuple(tasks)
-    if not names or len(set(names)) != len(names) or not all(isinstance(n, str) and n for n in names):
+    names = (
+        PASCAL_CONTEXT if tasks is None else (tasks,) if isinstance(tasks, str) else tuple(tasks)
+    )
+    if (
+        not names
+        or len(set(names)) != len(names)
+        or not all(isinstance(n, str) and n for n in names)
+    ):
         raise HyperparameterError(
             f"tasks={tasks!r}; expected at least one name, each a non-empty string and each once."
         )
     info = examine(model, family)
     return AdaptedBackbone(model, how.resolve(info), names, info)
-

@@ -23,7 +23,8 @@ class Ledger:
         passes: Passes through the backbone per forward of all tasks.
 
     Example:
-        >>> ledger = Ledger(method="vmt", shared=800, per_task=200, unfrozen_backbone=0, backbone=10_000)
+        >>> counts = {"shared": 800, "per_task": 200, "unfrozen_backbone": 0}
+        >>> ledger = Ledger(method="vmt", **counts, backbone=10_000)
         >>> ledger.encoder, f"{ledger.percent:.1f}"
         (1000, '10.0')
     """

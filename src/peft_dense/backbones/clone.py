@@ -49,7 +49,7 @@ def freeze(model: nn.Module) -> nn.Module:
 
 
 def meta(model: nn.Module) -> nn.Module:
-    """Copy ``model`` to torch's ``meta`` device: all shapes, no values, every parameter trainable."""
+    """Copy ``model`` to torch's ``meta`` device: shapes, no values, every parameter trainable."""
 
     def parameter(tensor: Tensor) -> nn.Parameter:
         # Integer parameters (packed weights) can't ask for gradients.

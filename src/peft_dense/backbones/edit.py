@@ -68,11 +68,11 @@ def set_adapter(path: nn.Module, site: Site, branch: nn.Module) -> nn.Module:
 class _SequentialSite(nn.Sequential):
     """A Sequential that doesn't take its adapter for one of its layers."""
 
-    def forward(self, input: Any) -> Any:
+    def forward(self, x: Any) -> Any:
         """Run the layers, not the adapter."""
         for name, layer in self.named_children():
-            input = input if name == "adapter" else layer(input)
-        return input
+            x = x if name == "adapter" else layer(x)
+        return x
 
 
 def _beside(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:

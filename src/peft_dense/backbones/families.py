@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import FunctionType
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -157,7 +158,7 @@ def _flexible_swin(model: nn.Module) -> None:
     any_size = {SwinTransformerBlock: _SwinBlock, SwinTransformerV2Block: _SwinV2Block}
     for module in model.modules():
         if hasattr(module, "strict_img_size"):
-            module.strict_img_size = False
+            module.strict_img_size = False  # type: ignore[assignment]
         if type(module) in any_size:
             module.__class__ = any_size[type(module)]
             module.attn_mask = None  # type: ignore[assignment]
@@ -186,19 +187,19 @@ def _resized_rel_pos(
     return added
 
 
-def _with_resized_rel_pos(forward: FunctionType) -> FunctionType:
+def _with_resized_rel_pos(forward: Any) -> Any:
     """Return ``forward`` such that it calls our ``cal_rel_pos_type`` in place of timm's."""
     names = {**forward.__globals__, "cal_rel_pos_type": _resized_rel_pos}
     return FunctionType(forward.__code__, names, forward.__name__, forward.__defaults__)
 
 
-class _MViTAttention(mvitv2.MultiScaleAttention):  # type: ignore[misc]
+class _MViTAttention(mvitv2.MultiScaleAttention):
     """timm's MViTv2 attention at any size."""
 
     forward = _with_resized_rel_pos(mvitv2.MultiScaleAttention.forward)
 
 
-class _MViTAttentionPoolFirst(mvitv2.MultiScaleAttentionPoolFirst):  # type: ignore[misc]
+class _MViTAttentionPoolFirst(mvitv2.MultiScaleAttentionPoolFirst):
     """timm's MViTv2 attention that pools first, at any size."""
 
     forward = _with_resized_rel_pos(mvitv2.MultiScaleAttentionPoolFirst.forward)
@@ -235,25 +236,26 @@ def _hiera_order(model: Hiera, x: Tensor) -> tuple[Unroll, Reroll]:
     return unroll, Reroll(size, stride, schedule, model.stage_ends, model.q_pool)
 
 
-def _hiera_position(model: Hiera, grid: tuple[int, int]) -> Tensor:
-    position = model.pos_embed
-    if model.pos_embed_win is not None:
-        window = model.pos_embed_win
+def _hiera_position(model: Hiera, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Add the position embedding, resampled where the image isn't of the native size."""
+    position, window = model.pos_embed, model.pos_embed_win
+    if position is None or grid == tuple(model.tokens_spatial_shape):
+        native: Tensor = model._pos_embed(tokens)
+        return native
+    native_grid = model.tokens_spatial_shape
+    coarse: Tensor = position if window is not None else tokens_to_map(position, *native_grid)
+    resized = F.interpolate(coarse, size=grid, mode="bicubic", antialias=True)
+    if window is not None:
         repeats = [size // unit for size, unit in zip(grid, window.shape[-2:], strict=True)]
-        position = F.interpolate(position, size=grid, mode="bicubic", antialias=True)
-        return (position + window.tile(repeats)).flatten(2).mT
-    native = tuple(model.tokens_spatial_shape)
-    if grid == native:
-        return position
-    as_map = tokens_to_map(position, *native)
-    return F.interpolate(as_map, size=grid, mode="bicubic", antialias=True).flatten(2).mT
+        resized = resized + window.tile(repeats)
+    return tokens + resized.flatten(2).mT
 
 
 def _hiera_features(model: nn.Module, x: Tensor) -> list[Tensor]:
     assert isinstance(model, Hiera)
     unroll, reroll = _hiera_order(model, x)
     tokens = model.patch_embed(x, mask=None)
-    tokens = unroll(tokens + _hiera_position(model, tuple(unroll.size)))
+    tokens = unroll(_hiera_position(model, tokens, (unroll.size[0], unroll.size[1])))
     outputs = []
     for index, block in enumerate(model.blocks):
         if model.grad_checkpointing and torch.is_grad_enabled():
@@ -268,7 +270,8 @@ def _hiera_features(model: nn.Module, x: Tensor) -> list[Tensor]:
 def _hiera_to_map(model: nn.Module, site: str, tokens: Tensor, x: Tensor) -> Tensor:
     assert isinstance(model, Hiera)
     block = int(site.split(".")[1])
-    return _hiera_order(model, x)[1](tokens, block).permute(0, 3, 1, 2)
+    rolled: Tensor = _hiera_order(model, x)[1](tokens, block)
+    return rolled.permute(0, 3, 1, 2)
 
 
 # torchvision's Swin has no tap: its stages and mergings alternate in one Sequential.

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from timm.layers import RmsNorm, RmsNorm2d, SimpleNorm, SimpleNorm2d
+from timm.layers.norm import RmsNorm, RmsNorm2d, SimpleNorm, SimpleNorm2d
 from torch import Tensor, nn
 
 from peft_dense.backbones.clone import meta
@@ -56,10 +56,10 @@ class LinearSite:
 class Site:
     """One module beside or after which a branch can go.
 
-    ``kind`` is ``mlp`` or ``attn``; ``layer`` the module's class; ``width`` its output channels; ``channel_axis`` -1 for tokens
-    (B, N, C) and maps (B, H, W, C), 1 for maps (B, C, H, W); ``tokens`` how many an image
-    of the probed size has there, and ``grid`` their (N,) or (H, W); ``stage`` counts from the
-    finest; ``keeps_shape`` tells whether input and output have one shape.
+    ``kind`` is ``mlp`` or ``attn``; ``layer`` the module's class; ``width`` its output channels;
+    ``channel_axis`` -1 for tokens (B, N, C) and maps (B, H, W, C), 1 for maps (B, C, H, W);
+    ``tokens`` how many an image of the probed size has there, and ``grid`` their (N,) or (H, W);
+    ``stage`` counts from the finest; ``keeps_shape`` tells whether input and output have one shape.
     """
 
     name: str
@@ -82,7 +82,8 @@ class BackboneInfo:
     their sizes at the probed image size; ``multiple``
     is what an image's sides must be divisible by, or None where only ``probed_size`` works;
     ``parameters`` maps the names of the used parameters to their shapes; ``norms`` names those of
-    normalisation layers among them; ``stem`` is the first convolution and its width; ``unused`` names the modules that never ran.
+    normalisation layers among them; ``stem`` is the first convolution and its width; ``unused``
+    names the modules that never ran.
     """
 
     model: str
@@ -220,7 +221,8 @@ def probe(model: nn.Module, family: Family) -> BackboneInfo:
 
 
 def _run(model: nn.Module, family: Family, size: tuple[int, int]) -> list[Tensor] | None:
-    image = torch.empty(1, 3, *size, device="meta")
+    kind = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    image = torch.empty(1, 3, *size, device="meta", dtype=kind)
     if family.features is not None:
         return list(family.features(model, image))
     return stage_outputs(model, image)
@@ -262,7 +264,7 @@ def _multiple(
         try:
             with torch.no_grad():
                 _run(model, family, (base[0] + step, base[1] + 2 * step))
-        except Exception:  # noqa: S112, PERF203 - any failure means: not at this size
+        except Exception:  # any failure means: not at this size
             continue
         return step
     return None
@@ -373,7 +375,11 @@ class _Watch:
             for name, calls in self.calls.items()
             if calls and isinstance(module := self.model.get_submodule(name), nn.Conv2d)
         ]
-        return min((order, name, module.out_channels) for order, name, module in ran)[1:] if ran else None
+        return (
+            min((order, name, module.out_channels) for order, name, module in ran)[1:]
+            if ran
+            else None
+        )
 
     def unused(self, used: set[str]) -> tuple[str, ...]:
         """Outermost modules that never ran and hold only unused parameters."""
@@ -414,7 +420,11 @@ class _Watch:
             (f"{site}.{leaf}", module)
             for leaf, module in self.model.get_submodule(site).named_modules()
             if isinstance(module, nn.Linear)
-            or (isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.groups == 1)
+            or (
+                isinstance(module, nn.Conv2d)
+                and module.kernel_size == (1, 1)
+                and module.groups == 1
+            )
         ]
         found = []
         for place, (name, module) in enumerate(inside):

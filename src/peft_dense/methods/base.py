@@ -196,15 +196,13 @@ def attach(path: nn.Module, site: Site, branch: nn.Module, placement: str = "par
     """
     if placement == "parallel" and not site.keeps_shape:
         raise HyperparameterError(
-            f"placement='parallel' can't go at {site.name!r}, which changes the width or the number "
-            "of tokens; use placement='serial'."
+            f"placement='parallel' can't go at {site.name!r}, which changes the width or the "
+            "number of tokens; use placement='serial'."
         )
     (add_beside if placement == "parallel" else add_after)(path, site, branch)
 
 
-def bake_adapters(
-    path: nn.Module, sites: Sequence[Site], bake: Callable[[Any], nn.Module]
-) -> None:
+def bake_adapters(path: nn.Module, sites: Sequence[Site], bake: Callable[[Any], nn.Module]) -> None:
     """Put ``bake(adapter)`` in the place of the adapter at each site."""
     for site in sites:
         set_adapter(path, site, bake(adapter_at(path, site)))

@@ -28,8 +28,8 @@ class LoRA(Method):
     Args:
         rank: Rank of the update, r.
         alpha: The update is scaled by ``alpha / rank``.
-        targets: Any of ``qkv``, ``proj``, ``fc1``, ``fc2``. Where a backbone keeps queries, keys and
-            values apart, ``qkv`` means all of them.
+        targets: Any of ``qkv``, ``proj``, ``fc1``, ``fc2``. Where a backbone keeps queries, keys
+            and values apart, ``qkv`` means all of them.
         norm: A LayerNorm on the update's input, as the papers' parameter count implies. Such an
             update can't be merged.
 
@@ -65,8 +65,9 @@ class LoRA(Method):
         for linear in info.linears(self.targets):
             if self.norm and not linear.called:
                 raise HyperparameterError(
-                    f"norm=True can't act on {linear.name!r}: {info.model} reads its weight instead "
-                    f"of calling it. Use norm=False, or leave {linear.role!r} out of targets."
+                    f"norm=True can't act on {linear.name!r}: {info.model} reads its weight "
+                    f"instead of calling it. Use norm=False, or leave {linear.role!r} out of "
+                    "targets."
                 )
         return self
 

@@ -50,7 +50,7 @@ class LowRankAdapter(Adapter):
 @register
 @dataclass(frozen=True, kw_only=True)
 class SharedLowRankAdapter(LowRankAdapter):
-    """Adds one set of low-rank adapters that all tasks share, in one pass (VMT-Adapter, table 2)."""
+    """Adds one set of low-rank adapters for all tasks, in one pass (VMT-Adapter, table 2)."""
 
     name: ClassVar[str] = "shared_low_rank_adapter"
     paper: ClassVar[str] = "Sung et al. 2022; VMT-Adapter, section 5.2"

@@ -22,8 +22,8 @@ __all__ = ["PHM", "Compacter", "CompacterPP"]
 class PHM(Adapter):
     """Adds adapters with ``W = sum_i A_i (x) B_i``: the slow A_i one set a task for all layers.
 
-    Zhang et al. 2021; "PHM layer" in Polyhistor (table 1). The text says it sits after attention and
-    MLP; only a parallel branch at the MLP meets the printed count.
+    Zhang et al. 2021; "PHM layer" in Polyhistor (table 1). The text says it sits after attention
+    and MLP; only a branch at the MLP meets the printed count.
 
     Args:
         ratio: Down-projection ratio rho.
@@ -46,7 +46,7 @@ class PHM(Adapter):
         return TaskRules(tasks, self.n)
 
     def count(self, info: BackboneInfo, tasks: int) -> int:
-        """``T (s^3 + sum (2 d n / s + n + d [+ 2 d]))``; ``2 k (d + n)`` for rank-k fast matrices."""
+        """``T (s^3 + sum (2 d n / s + n + d [+ 2 d]))``, ``2 k (d + n)`` at fast rank k."""
         return super().count(info, tasks) + self.n**3 * self.passes(tasks)
 
     def _linear(

@@ -125,7 +125,8 @@ class PolyhistorLite(Method):
         """``T e + e sum s + (2e+1) h + (h+1) k + 2 k + (k+1) w + sum_{s>1} (2 s^3 + 2 s^2)``.
 
         With ``w = 2 r (d0 + n0) + n0 + d0 [+ 2 d0]``, and ``s^2`` a layer less without a norm; the
-        last sum T times with kernels a task. Literal: ``T k/2 + k/2 sum s + k r (d0 + 2 n0) + sum s^3``.
+        last sum T times with kernels a task. Literal: ``(T + sum s) k/2 + k r (d0 + 2 n0) + sum
+        s^3``.
         """
         d, n, r, scales = self._sizes(info)
         sets = tasks if self.per_task_kernels else 1

@@ -17,8 +17,8 @@ __all__ = ["RelativeBias", "SharedRelativeBias"]
 class RelativeBias(BitFit):
     """Trains the relative-position tables of the attentions, a copy a task.
 
-    Liu et al. 2021; Polyhistor, table 1. Swin keeps a table; SwinV2 a small perceptron, of which all
-    trains; MViTv2 a table a direction; TinyViT and LeViT a bias an offset.
+    Liu et al. 2021; Polyhistor, table 1. Swin keeps a table; SwinV2 a small perceptron, of which
+    all trains; MViTv2 a table a direction; TinyViT and LeViT a bias an offset.
 
     Raises:
         NoSiteError: The backbone has no relative positions (PVTv2, Hiera, Twins, ConvNeXt).

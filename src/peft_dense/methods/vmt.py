@@ -66,8 +66,8 @@ class VMT(Method):
             if not _fits(info, site):
                 output = (info.channels[site.stage], *info.grids[site.stage])
                 raise NoSiteError(
-                    f"{self.name} adds each layer's part to its stage output, but {site.name!r} has "
-                    f"{site.width} channels on {site.grid} tokens and stage {site.stage} of "
+                    f"{self.name} adds each layer's part to its stage output, but {site.name!r} "
+                    f"has {site.width} channels on {site.grid} tokens and stage {site.stage} of "
                     f"{info.model} is {output}. Use shared_adapter, which adds to the stream only, "
                     "or say where the tokens lie with family=Family(to_map=...)."
                 )
@@ -96,7 +96,7 @@ class VMT(Method):
         for stage, output in enumerate(outputs):
             sites = [site for site in info.find("mlp") if site.stage == stage]
             layers: list[VMTAdapter] = [adapter_at(path, site) for site in sites]  # type: ignore[misc]
-            latents = [layer.take() for layer in layers]
+            latents = [_latent(layer) for layer in layers]
             if self.collect == "last":
                 layers, latents = layers[-1:], latents[-1:]
             for task in tasks:
@@ -112,7 +112,7 @@ class VMT(Method):
         return features
 
     def count(self, info: BackboneInfo, tasks: int) -> int:
-        """``sum (2 d n + d + 2 d T [+ 2 d])``: projections, up bias, scales and shifts, LayerNorm."""
+        """``sum (2 d n + d + 2 d T [+ 2 d])``: projections, bias, scales and shifts, LayerNorm."""
         total = 0
         for site in info.find("mlp"):
             d, n = site.width, width_of(site, self.ratio)
@@ -151,8 +151,8 @@ class VMTLite(VMT):
             return replace(self, m=min(allowed, key=lambda m: (abs(m - 3), -m)))
         if self.m not in allowed:
             raise HyperparameterError(
-                f"m={self.m!r} doesn't divide the bottlenecks of {info.model} at ratio={self.ratio}; "
-                f"they allow {', '.join(map(str, allowed))}."
+                f"m={self.m!r} doesn't divide the bottlenecks of {info.model} at "
+                f"ratio={self.ratio}; they allow {', '.join(map(str, allowed))}."
             )
         return self
 
@@ -167,8 +167,16 @@ class VMTLite(VMT):
         total = 0
         for site in info.find("mlp"):
             d, n = site.width, width_of(site, self.ratio)
-            total += 2 * d * n // self.m + self.m**3 + d + 2 * d * tasks + (2 * d if self.norm else 0)
+            total += (
+                2 * d * n // self.m + self.m**3 + d + 2 * d * tasks + (2 * d if self.norm else 0)
+            )
         return total
+
+
+def _latent(layer: VMTAdapter) -> Tensor:
+    latent = layer.take()
+    assert latent is not None, "the pass has just called every site"
+    return latent
 
 
 def _fits(info: BackboneInfo, site: Site) -> bool:

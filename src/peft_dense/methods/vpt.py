@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from timm.layers.attention import Attention
 from timm.models.swin_transformer import WindowAttention
 from timm.models.swin_transformer_v2 import WindowAttention as WindowAttentionV2
@@ -26,9 +27,10 @@ __all__ = ["VPTDeep", "VPTShallow"]
 class VPTDeep(Method):
     """Gives every block's attention prompt tokens of its own, a set a task.
 
-    Jia et al. 2022; Polyhistor, section 5.2 and table 1. The prompts join the (normalised) tokens of
-    every window, all windows share them, no shift mask touches them, their position bias is the
-    neutral one, and they are dropped after the attention. It is the one method that isn't the identity at the start.
+    Jia et al. 2022; Polyhistor, section 5.2 and table 1. The prompts join the (normalised) tokens
+    of every window, all windows share them, no shift mask touches them, their position bias is the
+    neutral one, and they are dropped after the attention. It is the one method that isn't the
+    identity at the start.
 
     Args:
         prompts: Number of prompts a block.
@@ -48,9 +50,9 @@ class VPTDeep(Method):
         for site in self._sites(info):
             if site.layer not in _PROMPTED:
                 raise NoSiteError(
-                    f"{self.name} can't put prompts into the {site.layer.__name__} of {info.model}; "
-                    "it works on timm's Swin, Swin v2 and plain ViT. Methods that need no change "
-                    "of the attention: adapter, lora, vmt_lite."
+                    f"{self.name} can't put prompts into the {site.layer.__name__} of "
+                    f"{info.model}; it works on timm's Swin, Swin v2 and plain ViT. Methods that "
+                    "need no change of the attention: adapter, lora, vmt_lite."
                 )
         return self
 
@@ -82,7 +84,7 @@ class VPTShallow(VPTDeep):
         return info.find("attn")[:1]
 
 
-class _PromptedAttention(Attention):  # type: ignore[misc]
+class _PromptedAttention(Attention):
     """A plain ViT's attention over tokens and prompts."""
 
     prompts: Prompts
@@ -92,7 +94,7 @@ class _PromptedAttention(Attention):  # type: ignore[misc]
         return y[:, self.prompts.count :]
 
 
-class _PromptedWindows(WindowAttention):  # type: ignore[misc]
+class _PromptedWindows(WindowAttention):
     """Swin's window attention over tokens and prompts."""
 
     prompts: Prompts
@@ -107,36 +109,36 @@ class _PromptedWindows(WindowAttention):  # type: ignore[misc]
         return F.pad(bias, (self.prompts.count, 0, self.prompts.count, 0))
 
 
-class _PromptedWindowsV2(WindowAttentionV2):  # type: ignore[misc]
+class _PromptedWindowsV2(WindowAttentionV2):
     """Swin v2's cosine attention over tokens and prompts (Liu et al. 2022, equations 2 and 3)."""
 
     prompts: Prompts
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         count, tokens = self.prompts.count, x.shape[1]
-        qkv_bias = None
-        if self.q_bias is not None:
-            qkv_bias = torch.cat([self.q_bias, self.k_bias, self.v_bias])
+        biases: list[Tensor] = [b for b in (self.q_bias, self.k_bias, self.v_bias) if b is not None]
+        qkv_bias = torch.cat(biases) if biases else None
         qkv = F.linear(self.prompts(x), self.qkv.weight, qkv_bias)
-        q, k, v = qkv.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = rearrange(qkv, "b n (three h c) -> three b h n c", three=3, h=self.num_heads)
         scale = self.logit_scale.clamp(max=_MAX_LOGIT).exp()
         logits = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).mT * scale
-        # 16 sigmoid(0): what a silent perceptron gives; zero would hide the prompts by a factor e^8.
+        # 16 sigmoid(0): what a silent perceptron gives. Zero would weigh prompts down by e^8.
         bias = F.pad(self._position_bias(tokens), (count, 0, count, 0), value=8.0)
         logits = logits + bias
         if mask is not None:
-            padded = F.pad(mask, (count, 0, count, 0))
-            logits = logits.unflatten(0, (-1, mask.shape[0])) + padded[:, None]
-            logits = logits.flatten(0, 1)
-        y = self.attn_drop(logits.softmax(-1)) @ v
+            padded = F.pad(mask, (count, 0, count, 0))[:, None]
+            logits = logits + padded.repeat(len(logits) // len(mask), 1, 1, 1)
+        y: Tensor = self.attn_drop(logits.softmax(-1)) @ v
         y = self.proj_drop(self.proj(y.transpose(1, 2).flatten(2)))
         return y[:, count:]
 
     def _position_bias(self, tokens: int) -> Tensor:
-        table = self.cpb_mlp(self.relative_coords_table).flatten(0, -2)
-        bias = table[self.relative_position_index.flatten()].unflatten(0, (tokens, tokens))
-        bounded: Tensor = 16 * torch.sigmoid(bias.movedim(-1, 0))
-        return bounded
+        coordinates, index = self.relative_coords_table, self.relative_position_index
+        assert isinstance(coordinates, Tensor)
+        assert isinstance(index, Tensor)
+        table: Tensor = self.cpb_mlp(coordinates).flatten(0, -2)
+        bias = rearrange(table[index], "n m h -> h n m", n=tokens)
+        return 16 * torch.sigmoid(bias)
 
 
 def _pad(mask: Tensor | None, count: int) -> Tensor | None:

@@ -26,7 +26,8 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 class Bottleneck(nn.Module):
     """Residual branch of a narrow two-layer perceptron on the last axis.
 
-    Computes ``scale * up(act(down(x)))`` (Houlsby et al. 2019; Polyhistor, section 3), with a LayerNorm before ``down`` or after ``up`` if asked. ``up`` starts at zero, so the
+    Computes ``scale * up(act(down(x)))`` (Houlsby et al. 2019; Polyhistor, section 3), with a
+    LayerNorm before ``down`` or after ``up`` if asked. ``up`` starts at zero, so the
     branch starts silent. With ``norm="out"`` the first steps are large: at zero, LayerNorm
     multiplies gradients by ``1 / sqrt(eps)``, about 300.
 

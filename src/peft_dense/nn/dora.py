@@ -14,9 +14,9 @@ __all__ = ["DoRALinear"]
 class DoRALinear(LowRankLinear):
     """Turn a linear's weight by a low-rank update and give every row a magnitude of its own.
 
-    Liu et al. 2024 (DoRA), equation 5: ``W' = m * (W + s B A) / |W + s B A|`` with one norm a row of
-    the ``(out, in)`` weight, ``s = alpha / rank``, and m starting at the rows' norms, so the layer
-    starts as ``base``. As there (section 4.3) no gradient goes through the norm.
+    Liu et al. 2024 (DoRA), equation 5: ``W' = m * (W + s B A) / |W + s B A|`` with one norm a row
+    of the ``(out, in)`` weight, ``s = alpha / rank``, and m starting at the rows' norms, so the
+    layer starts as ``base``. As there (section 4.3) no gradient goes through the norm.
 
     Args:
         base: The linear, or a 1 x 1 convolution; kept by reference.
@@ -57,4 +57,5 @@ class DoRALinear(LowRankLinear):
         return from_channels_last(moved if bias is None else moved + bias, self.channel_axis)
 
     def _row_norms(self) -> Tensor:
-        return torch.linalg.vector_norm(super().merged_weight().flatten(1), dim=1)
+        norms: Tensor = torch.linalg.vector_norm(super().merged_weight().flatten(1), dim=1)
+        return norms

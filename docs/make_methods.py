@@ -1,0 +1,197 @@
+"""Write docs/methods.md from the registry: ``python docs/make_methods.py``."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import timm
+import torch
+
+from peft_dense import papers
+from peft_dense.backbones import BackboneInfo, examine
+from peft_dense.dense import DenseModel
+from peft_dense.inject import PASCAL_CONTEXT, inject
+from peft_dense.methods import Method, method, methods
+from peft_dense.tasks import task
+
+PAGE = Path(__file__).parent / "methods.md"
+SWIN_B = "swin_base_patch4_window7_224"
+
+# By the name of a method; one that isn't here takes that of the method it derives from, if any.
+EQUATIONS = {
+    "single_task_full": "theta_t = theta_0 + delta_t   all weights train",
+    "multitask_full": "theta = theta_0 + delta   all weights train",
+    "decoders_only": "F_t = F   the backbone's stages",
+    "bitfit": "y = x W + b_t   b_t trains",
+    "shared_bitfit": "y = x W + b   b trains",
+    "relative_bias": "y = softmax(q k' / sqrt(d) + B_t) v   B_t trains",
+    "shared_relative_bias": "y = softmax(q k' / sqrt(d) + B) v   B trains",
+    "vpt_deep": "[-, y] = attention([P_tl, x])   P_tl (P, d) trains, in every block l",
+    "vpt_shallow": "[-, y] = attention([P_t, x])   P_t (P, d) trains, in the first block",
+    "lora": "y = x W + alpha / r * x A_t B_t   A_t (in, r), B_t (r, out)",
+    "shared_lora": "y = x W + alpha / r * x A B   A (in, r), B (r, out)",
+    "dora": "y = x (m V / |V|), V = W + alpha / r * A B   m and |V| an output channel each",
+    "ssf": "y' = scale * y + shift   after stem, norms and linears",
+    "adapter": "y = mlp(x) + up_t(relu(down_t(norm_t(x))))   down (d, n), up (n, d)",
+    "shared_adapter": "y = mlp(x) + up(relu(down(norm(x))))   down (d, n), up (n, d)",
+    "adaptformer": "y = mlp(x) + 0.1 up(relu(down(x)))   down (d, width), up (width, d)",
+    "low_rank_adapter": "adapter with W = P_t Q_t   down and up each, r = floor(n / 4)",
+    "phm": "adapter with W = sum_i A_ti (x) B_tli   A_ti (s, s), the same in all layers l",
+    "compacter": "phm with B_tli = p_tli q_tli'   rank one",
+    "hyperformer": """\
+v_tl = norm(W_l2 relu(W_l1 z_t))   z_t the task's embedding
+W_tl = reshape(v_tl H_l)           down and up each: equation 2""",
+    "polyhistor": """\
+v_tl = norm(W_l2 relu(W_l1 z_t))      z_t the task's embedding
+W_tl = (v_tl H^p_l) (v_tl H^q_l)'     (d, r) times (r, n): equation 3""",
+    "polyhistor_lite": """\
+v_tlj = norm(W_2 relu(W_1 [z_t, e_lj]))   j = 1 ... s, the block's scale
+K_tlj = (v_tlj H^p) (v_tlj H^q)'          a template: equation 5
+W_tl = sum_j S_lj (x) K_tlj               S_lj (s, s): equation 6""",
+    "vmt": """\
+h_l = relu(norm(x) W_down) W_up                            equation 3
+y = mlp(x) + lambda h_l                                    the stream, for all tasks
+F_t = F + sum_l (alpha_tl * (1 - lambda) h_l + beta_tl)    a task's stages: equations 4, 5""",
+    "vmt_lite": """\
+vmt with W_down = sum_i S_i (x) D_i and W_up = sum_i S_i (x) U_i   equation 6
+S_i (m, m) shared by the two""",
+}
+
+INTRO = f"""\
+<!-- Made by `python docs/make_methods.py`; edit docstrings or papers.py. -->
+
+# All methods
+
+What each registered method does, what it costs, and how sure it is that it is what the papers ran.
+Counts are trainable parameters in the encoder with four tasks, at the method's defaults; the heads
+come on top. `peft-dense params MODEL` gives them for any backbone, and
+`peft-dense params --papers` those of the papers' settings.
+
+In equations and counts, d is a block's width, n = d / rho its bottleneck, r a rank, T the number
+of tasks, t a task, l a layer, s the size of Kronecker factors, and (x) the Kronecker product; sums
+in counts run over the sites. A pass is one through the backbone, per forward.
+
+Certainty is that of the definition, found by meeting the printed encoder and total counts at once;
+the counts themselves are exact. Printed cells are in millions, of Swin-Tiny, and come from:
+
+{chr(10).join(f"- {short}: {place}" for short, place in papers.PLACES.items())}
+"""
+
+
+def page() -> str:
+    """Write the page as a string."""
+    with torch.device("meta"):
+        tiny = timm.create_model(papers.BACKBONE)
+        infos = {"Swin-T": examine(tiny), "Swin-B": examine(timm.create_model(SWIN_B))}
+        bare = inject(tiny, "decoders_only", tasks=PASCAL_CONTEXT)
+        heads = DenseModel(bare, {t: task(t).channels for t in PASCAL_CONTEXT}).ledger().heads
+    overview = ["| method | passes | Swin-T | Swin-B |", "|---|:-:|--:|--:|"]
+    sections = []
+    for name in methods():
+        counts = {backbone: count(name, info)[1] for backbone, info in infos.items()}
+        how = method(name)
+        passes = "1" if how.one_path else "T"
+        cells = " | ".join(f"{number:,}" for number in counts.values())
+        overview.append(f"| [`{name}`](#{name}) | {passes} | {cells} |")
+        sections += ["", *section(how, infos, heads)]
+    return "\n".join([INTRO, *overview, *sections, ""])
+
+
+def section(how: Method, infos: dict[str, BackboneInfo], heads: int) -> list[str]:
+    """Write what is known of one method."""
+    lines = [f"## {how.name}", "", idea(how), ""]
+    equation = find_equation(how)
+    if equation:
+        lines += ["```text", equation, "```", ""]
+    lines += [f"- Source: {how.paper}."]
+    lines += [f"- Passes: {'one for all tasks' if how.one_path else 'one a task'}."]
+    lines += [f"- Count: {markdown(inspect.getdoc(type(how).count) or '')}"]
+    for backbone, info in infos.items():
+        settled, number = count(how.name, info)
+        changed = ", ".join(
+            f"{f.name} = {getattr(settled, f.name)}"
+            for f in fields(how)
+            if getattr(settled, f.name) != getattr(how, f.name)
+        )
+        lines += [f"- On {backbone}: {number:,}{f' ({changed})' if changed else ''}."]
+    about = documented_options(type(how))
+    if fields(how):
+        lines += ["", "| option | default | |", "|---|---|---|"]
+        for f in fields(how):
+            meaning = about.get(f.name, "").replace("|", "\\|")
+            lines += [f"| `{f.name}` | `{getattr(how, f.name)!r}` | {meaning} |"]
+    return [*lines, "", *evidence(how.name, infos["Swin-T"], heads)]
+
+
+def evidence(name: str, info: BackboneInfo, heads: int) -> list[str]:
+    """Set the counts beside the papers' cells, and say what is certain and what assumed."""
+    rows = [row for row in papers.ROWS if row.method == name]
+    if not rows:
+        return ["Neither paper's tables have it: there is no printed count to meet."]
+    lines = [
+        "| setting | encoder | printed | | all | printed | | in | certainty |",
+        "|---|--:|--:|---|--:|--:|---|---|---|",
+    ]
+    notes = []
+    for row in rows:
+        encoder = count(name, info, **row.options)[1]
+        setting = row.label.removeprefix(name).strip()
+        cells = [
+            f"`{setting}`" if setting else "defaults",
+            f"{encoder:,}",
+            row.encoder,
+            papers.verdict(encoder, row.encoder),
+            f"{encoder + heads:,}",
+            row.total or "",
+            papers.verdict(encoder + heads, row.total),
+            row.places,
+            row.certainty,
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+        if row.note:
+            fits = " Those counts: {:,} and {:,}.".format(*row.fits) if row.fits else ""
+            notes += ["", f"{f'`{setting}`: ' if setting else ''}{row.note}{fits}"]
+    return lines + notes
+
+
+def count(name: str, info: BackboneInfo, **options: object) -> tuple[Method, int]:
+    """Settle a method for a backbone and count its parameters by the closed formula."""
+    how = method(name, **options).resolve(info)
+    return how, how.count(info, len(PASCAL_CONTEXT))
+
+
+def find_equation(how: Method) -> str | None:
+    """Look a method's equation up, or that of the method it derives from."""
+    names = [cls.__dict__.get("name") for cls in type(how).__mro__]
+    return next((EQUATIONS[name] for name in names if name in EQUATIONS), None)
+
+
+def idea(how: Method) -> str:
+    """Take what the docstring says before its first section."""
+    text = re.split(r"\n(?:Args|Raises|Example):", inspect.getdoc(type(how)) or "")[0]
+    return "\n\n".join(markdown(paragraph) for paragraph in text.strip().split("\n\n"))
+
+
+def documented_options(cls: type[Method]) -> dict[str, str]:
+    """Take what docstrings say of options, a class's own before those it derives from."""
+    found: dict[str, str] = {}
+    for base in cls.__mro__:
+        text = inspect.cleandoc(base.__dict__.get("__doc__") or "")
+        args = re.search(r"^Args:\n(.*?)(?=^\S|\Z)", text, re.MULTILINE | re.DOTALL)
+        for name, meaning in re.findall(
+            r"^    (\w+): (.*?)(?=^    \w|\Z)", args[1] if args else "", re.MULTILINE | re.DOTALL
+        ):
+            found.setdefault(name, markdown(meaning))
+    return found
+
+
+def markdown(text: str) -> str:
+    """Join a docstring's lines and write its code as Markdown does."""
+    return " ".join(text.split()).replace("``", "`")
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")

@@ -1,0 +1,463 @@
+"""Saved adapters come back bit for bit, or are refused with the reason and nothing half done."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from timm.models.swin_transformer import SwinTransformer
+from torch import nn
+
+from peft_dense import AdaptedBackbone, DenseModel, Family, checkpoint, inject
+from peft_dense.errors import CheckpointError, PeftDenseError, UnsupportedModelError
+from peft_dense.heads import head as find_head
+from zoo import build, perturb
+
+CONFIG, TENSORS = checkpoint.CONFIG, checkpoint.TENSORS
+TASKS = ("a.b", "keys")
+
+
+def swin(**changes) -> nn.Module:
+    torch.manual_seed(0)
+    options = {"img_size": 32, "window_size": 4, "embed_dim": 12, "depths": (1, 1)}
+    return SwinTransformer(**{**options, "num_heads": (1, 2), "num_classes": 3, **changes}).eval()
+
+
+def adapt(name: str = "vmt_lite", tasks=TASKS, model: nn.Module | None = None) -> AdaptedBackbone:
+    torch.manual_seed(1)
+    adapted = inject(swin() if model is None else model, name, tasks=tasks)
+    perturb(adapted, [p for _, p in adapted.adapter_parameters()])
+    return adapted
+
+
+def dense(name: str = "vmt_lite") -> DenseModel:
+    """A dense model one training pass old, so that the heads' running statistics have moved."""
+    model = DenseModel(adapt(name), {"a.b": 3, "keys": 1}, width=8).train()
+    perturb(model, [*model.norms.parameters(), *model.heads.parameters()])
+    model(x())
+    return model.eval()
+
+
+def x() -> torch.Tensor:
+    return torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+
+
+def equal(left, right) -> bool:
+    if isinstance(left, torch.Tensor):
+        return left.dtype == right.dtype and torch.equal(left, right)
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(equal(left[key], right[key]) for key in left)
+    return len(left) == len(right) and all(map(equal, left, right))
+
+
+def values(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def rewrite_config(folder: Path, **changes) -> None:
+    config = json.loads((folder / CONFIG).read_text())
+    (folder / CONFIG).write_text(json.dumps({**config, **changes}))
+
+
+# ------------------------------------------------------------------------------ and back
+
+
+@pytest.mark.parametrize("name", ["vmt_lite", "polyhistor_lite", "multitask_full", "decoders_only"])
+def test_an_adapted_backbone_comes_back(name, tmp_path):
+    adapted = adapt(name)
+    assert adapted.save(tmp_path / "deep" / "er") == tmp_path / "deep" / "er"
+    assert sorted(os.listdir(tmp_path / "deep" / "er")) == [CONFIG, TENSORS]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again = AdaptedBackbone.load(str(tmp_path / "deep" / "er"), swin())
+    assert again.tasks == adapted.tasks
+    assert again.method == adapted.method
+    assert equal(again.adapter_state_dict(), adapted.adapter_state_dict())
+    assert equal(again(x()), adapted(x()))
+
+
+@pytest.mark.parametrize("name", ["vmt_lite", "polyhistor_lite"])
+def test_a_dense_model_comes_back_with_its_buffers(name, tmp_path):
+    model = dense(name)
+    state = model.trainable_state_dict()
+    moved = [key for key in state if key.endswith("running_mean")]
+    assert moved and all(state[key].any() for key in moved)
+    again = DenseModel.load(model.save(tmp_path), swin()).eval()
+    assert again.out_channels == {"a.b": 3, "keys": 1}
+    assert equal(again.trainable_state_dict(), state)
+    assert equal(again(x()), model(x()))
+
+
+def test_only_what_was_added_is_written(tmp_path):
+    adapted = adapt()
+    tensors = load_file(adapted.save(tmp_path) / TENSORS)
+    assert sum(tensor.numel() for tensor in tensors.values()) == adapted.ledger().encoder
+    model = dense()
+    count = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    buffers = sum(b.numel() for part in (model.heads, model.norms) for b in part.buffers())
+    tensors = load_file(model.save(tmp_path) / TENSORS)
+    assert sum(tensor.numel() for tensor in tensors.values()) == count + buffers
+
+
+def test_heads_made_by_a_callable(tmp_path):
+    def make(channels, out_channels):
+        return find_head("segformer")(channels, out_channels, width=8)
+
+    torch.manual_seed(1)
+    model = DenseModel(adapt(), {"a.b": 3, "keys": 1}, head=make).eval()
+    model.save(tmp_path)
+    with pytest.raises(CheckpointError, match="made by a callable; pass it as head="):
+        DenseModel.load(tmp_path, swin())
+    assert equal(DenseModel.load(tmp_path, swin(), head=make).eval()(x()), model(x()))
+
+
+def test_a_half_precision_model_keeps_its_type(tmp_path):
+    adapted = adapt(model=swin().bfloat16())
+    again = AdaptedBackbone.load(adapted.save(tmp_path), swin().bfloat16())
+    assert {p.dtype for p in again.parameters()} == {torch.bfloat16}
+    assert equal(again.adapter_state_dict(), adapted.adapter_state_dict())
+
+
+class Scalar(nn.Module):
+    """A pyramid with a scalar parameter and, if wanted, two convolutions of one weight."""
+
+    def __init__(self, tied: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem = nn.Conv2d(3, 12, 4, 4)
+        self.first, self.second = nn.Module(), nn.Module()
+        self.first.mlp, self.second.mlp = nn.Conv2d(12, 12, 1), nn.Conv2d(12, 12, 1)
+        if tied:
+            self.second.mlp.weight = self.first.mlp.weight
+        self.scale = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, x):
+        fine = self.first.mlp(self.stem(x))
+        return [fine, nn.functional.avg_pool2d(self.second.mlp(fine) * self.scale, 2)]
+
+
+@pytest.mark.parametrize("name", ["shared_adapter", "multitask_full", "shared_bitfit"])
+@pytest.mark.parametrize("tied", [False, True])
+def test_scalar_and_tied_parameters_of_a_backbone(name, tied, tmp_path):
+    adapted = adapt(name, model=Scalar(tied).eval())
+    again = AdaptedBackbone.load(adapted.save(tmp_path), Scalar(tied).eval())
+    assert equal(again(x()), adapted(x()))
+
+
+def test_a_family_is_given_again(tmp_path):
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.stem, self.mix = nn.Conv2d(3, 12, 4, 4), nn.Conv2d(12, 12, 1)
+
+        def forward(self, x):
+            return self.mix(self.stem(x)).mean()
+
+    family = Family(features=lambda model, x: [model.mix(model.stem(x))], mlp=("mix",))
+    adapted = inject(Named(), "vmt_lite", tasks=TASKS, family=family)
+    perturb(adapted, [p for _, p in adapted.adapter_parameters()])
+    again = AdaptedBackbone.load(adapted.save(tmp_path), Named(), family=family)
+    assert equal(again(x()), adapted(x()))
+
+
+# ------------------------------------------------------------------------------ refused
+
+
+@pytest.mark.parametrize("name", [CONFIG, TENSORS])
+def test_a_missing_file(name, tmp_path):
+    adapt().save(tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(CheckpointError, match=f"no {name} in .*it holds peft_dense"):
+        AdaptedBackbone.load(tmp_path, swin())
+
+
+def test_a_missing_folder(tmp_path):
+    with pytest.raises(CheckpointError, match=f"no {CONFIG} in .*it holds nothing"):
+        AdaptedBackbone.load(tmp_path / "nowhere", swin())
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "{}", "\x00\x01", '{"mark": 1}'])
+def test_a_damaged_config(text, tmp_path):
+    adapt().save(tmp_path)
+    (tmp_path / CONFIG).write_text(text)
+    with pytest.raises(CheckpointError, match=f"{CONFIG} is damaged"):
+        AdaptedBackbone.load(tmp_path, swin())
+
+
+def test_a_config_that_is_no_text(tmp_path):
+    adapt().save(tmp_path)
+    (tmp_path / CONFIG).write_bytes(b"\xff\xfe\xfa")
+    with pytest.raises(CheckpointError, match=f"{CONFIG} is damaged"):
+        AdaptedBackbone.load(tmp_path, swin())
+
+
+@pytest.mark.parametrize("lost", ["method", "hyperparameters", "tasks", "backbone"])
+def test_a_config_that_lacks_an_entry(lost, tmp_path):
+    adapt().save(tmp_path)
+    config = json.loads((tmp_path / CONFIG).read_text())
+    del config[lost]
+    (tmp_path / CONFIG).write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=lost):
+        AdaptedBackbone.load(tmp_path, swin())
+
+
+@pytest.mark.parametrize("keep", [0, 7, 40, 1000, -1])
+def test_damaged_tensors(keep, tmp_path):
+    adapt().save(tmp_path)
+    whole = (tmp_path / TENSORS).read_bytes()
+    (tmp_path / TENSORS).write_bytes(whole[:keep])
+    with pytest.raises(CheckpointError, match=f"{TENSORS} is damaged"):
+        AdaptedBackbone.load(tmp_path, swin())
+
+
+def test_a_newer_format(tmp_path):
+    adapt().save(tmp_path)
+    rewrite_config(tmp_path, format=99)
+    with pytest.raises(CheckpointError, match="format 99; this version reads 1. Update"):
+        AdaptedBackbone.load(tmp_path, swin())
+
+
+def test_files_of_two_saves(tmp_path):
+    adapted = adapt()
+    adapted.save(tmp_path / "one")
+    adapted.save(tmp_path / "two")
+    (tmp_path / "two" / TENSORS).replace(tmp_path / "one" / TENSORS)
+    with pytest.raises(CheckpointError, match="come from different saves; copy both from one"):
+        AdaptedBackbone.load(tmp_path / "one", swin())
+
+
+def test_tensors_that_nobody_marked(tmp_path):
+    adapted = adapt()
+    adapted.save(tmp_path)
+    save_file(load_file(tmp_path / TENSORS), tmp_path / TENSORS)
+    with pytest.raises(CheckpointError, match="different saves"):
+        AdaptedBackbone.load(tmp_path, swin())
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"depths": (1,), "num_heads": (1,)}, r"parameters it lacks \(layers\.1\."),
+        ({"depths": (1, 2)}, r"it has besides \(layers\.1\.blocks\.1\."),
+        ({"embed_dim": 16}, r"of another shape \(patch_embed\.proj\.weight is \(16, 3, 4, 4\)"),
+        ({"window_size": 2}, r"2 of another shape \(.*relative_position_bias_table"),
+    ],
+)
+def test_another_backbone(changes, words, tmp_path):
+    adapt().save(tmp_path)
+    with pytest.raises(CheckpointError, match=rf"belong to a SwinTransformer.*{words}"):
+        AdaptedBackbone.load(tmp_path, swin(**changes))
+
+
+def test_another_family_of_backbone(tmp_path):
+    adapt().save(tmp_path)
+    with pytest.raises(
+        CheckpointError, match="belong to a SwinTransformer and don't fit this Hiera"
+    ):
+        AdaptedBackbone.load(tmp_path, build("hiera"))
+
+
+def test_a_wrapped_backbone(tmp_path):
+    adapted = adapt()
+    adapted.save(tmp_path)
+    with pytest.raises(UnsupportedModelError, match="already wrapped"):
+        AdaptedBackbone.load(tmp_path, adapted)
+
+
+def test_the_classifier_does_not_matter(tmp_path):
+    adapted, headless = adapt(), swin(num_classes=0)
+    headless.load_state_dict(swin().state_dict(), strict=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again = AdaptedBackbone.load(adapted.save(tmp_path), headless)
+    assert equal(again(x()), adapted(x()))
+
+
+def test_other_weights_are_warned_about(tmp_path):
+    adapt().save(tmp_path)
+    other = swin()
+    with torch.no_grad():
+        other.patch_embed.proj.bias.add_(1e-3)
+    with pytest.warns(UserWarning, match="trained on other weights of SwinTransformer") as caught:
+        AdaptedBackbone.load(tmp_path, other)
+    assert [warning.filename for warning in caught] == [__file__]  # it points at the caller
+
+
+def test_a_flat_backbone_is_warned_about_where_it_is_given(tmp_path):
+    with pytest.warns(UserWarning, match="is flat") as caught:
+        adapted = inject(build("vit"), tasks=TASKS)
+    assert [warning.filename for warning in caught] == [__file__]
+    DenseModel(adapted, dict.fromkeys(TASKS, 1), width=8).save(tmp_path / "dense")
+    adapted.save(tmp_path / "encoder")
+    for kind, folder in ((AdaptedBackbone, "encoder"), (DenseModel, "dense")):
+        with pytest.warns(UserWarning, match="is flat") as caught:
+            kind.load(tmp_path / folder, build("vit"))
+        assert [warning.filename for warning in caught] == [__file__]
+
+
+def test_a_merged_copy_is_not_saved(tmp_path):
+    merged = adapt("lora").merge()
+    with pytest.raises(UnsupportedModelError, match="merged copy can't be saved"):
+        merged.save(tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+
+
+def test_an_encoder_is_no_dense_model(tmp_path):
+    adapt().save(tmp_path)
+    with pytest.raises(CheckpointError, match="encoder without heads; .*AdaptedBackbone.load"):
+        DenseModel.load(tmp_path, swin())
+
+
+def test_a_dense_model_is_no_encoder(tmp_path):
+    dense().save(tmp_path)
+    with pytest.raises(CheckpointError, match="DenseModel.load"):
+        AdaptedBackbone.load(tmp_path, swin())
+
+
+# ------------------------------------------------------------------------------ nothing half done
+
+
+def spoilt(state: dict[str, torch.Tensor], how: str) -> dict[str, torch.Tensor]:
+    """New values, and one entry that doesn't fit: the last, so that loading starts well."""
+    state = {name: value + 1 for name, value in state.items()}
+    last = list(state)[-1]
+    if how == "missing":
+        del state[last]
+    elif how == "unknown":
+        state[last + ".more"] = torch.zeros(1)
+    else:
+        state[last] = torch.zeros(2, 3, 5)
+    return state
+
+
+@pytest.mark.parametrize("how", ["missing", "unknown", "misshapen"])
+@pytest.mark.parametrize("name", ["vmt_lite", "polyhistor_lite", "multitask_full"])
+def test_adapters_that_do_not_fit_change_nothing(name, how):
+    adapted = adapt(name)
+    before = values(adapted)
+    wrong = spoilt(adapted.adapter_state_dict(), how)
+    with pytest.raises(CheckpointError, match=f"don't fit {name} on SwinTransformer.*1 {how}"):
+        adapted.load_adapter_state_dict(wrong)
+    assert equal(values(adapted), before)
+
+
+def test_adapters_of_other_tasks():
+    state = adapt().adapter_state_dict()
+    with pytest.raises(CheckpointError, match=r"tasks keys, depth: \d+ missing .*depth.*unknown"):
+        adapt(tasks=("keys", "depth")).load_adapter_state_dict(state)
+
+
+def test_adapters_of_another_method():
+    state = adapt("shared_adapter").adapter_state_dict()
+    with pytest.raises(CheckpointError, match="don't fit vmt_lite.*Inject the method"):
+        adapt().load_adapter_state_dict(state)
+
+
+@pytest.mark.parametrize("how", ["missing", "unknown", "misshapen"])
+@pytest.mark.parametrize("part", ["encoder", "norms", "heads"])
+def test_a_dense_model_that_does_not_fit_changes_nothing(part, how):
+    model = dense()
+    before = values(model)
+    state = {name: value + 1 for name, value in model.trainable_state_dict().items()}
+    own = {name: value for name, value in state.items() if name.startswith(part)}
+    rest = {name: value for name, value in state.items() if name not in own}
+    with pytest.raises(CheckpointError, match="don't fit"):
+        model.load_trainable_state_dict({**rest, **spoilt(own, how)})
+    with pytest.raises(CheckpointError, match="'backbone.x' is no part of a dense model"):
+        model.load_trainable_state_dict({**state, "backbone.x": torch.zeros(1)})
+    assert equal(values(model), before)
+
+
+def test_loaded_tensors_are_copies():
+    adapted, state = adapt(), adapt().adapter_state_dict()
+    state = {name: value + 1 for name, value in state.items()}
+    adapted.load_adapter_state_dict(state)
+    for value in state.values():
+        value.zero_()
+    assert all(value.any() for value in adapted.adapter_state_dict().values())
+
+
+# ------------------------------------------------------------------------------ writing
+
+
+def fail_at(call: int):
+    """Make an os.replace that fails at its n-th call."""
+    calls = []
+
+    def replace(source, target):
+        calls.append(target)
+        if len(calls) == call:
+            raise OSError("no space left")
+        os.rename(source, target)
+
+    return replace
+
+
+@pytest.mark.parametrize("call", [1, 2])
+def test_a_write_that_fails_leaves_no_temporary_files(call, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint.os, "replace", fail_at(call))
+    with pytest.raises(OSError, match="no space left"):
+        adapt().save(tmp_path)
+    assert set(os.listdir(tmp_path)) <= {CONFIG, TENSORS}
+
+
+def test_an_earlier_save_survives_a_write_that_fails_at_once(tmp_path, monkeypatch):
+    first = adapt()
+    first.save(tmp_path)
+    other = adapt("shared_adapter")
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.os, "replace", fail_at(1))
+        with pytest.raises(OSError, match="no space left"):
+            other.save(tmp_path)
+    assert equal(AdaptedBackbone.load(tmp_path, swin())(x()), first(x()))
+
+
+def test_a_write_that_fails_half_way_is_never_read_as_whole(tmp_path, monkeypatch):
+    first = adapt()
+    first.save(tmp_path)
+    other = adapt()
+    perturb(other, [p for _, p in other.adapter_parameters()])
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.os, "replace", fail_at(2))
+        with pytest.raises(OSError, match="no space left"):
+            other.save(tmp_path)
+    with pytest.raises(CheckpointError, match="different saves"):
+        AdaptedBackbone.load(tmp_path, swin())
+
+
+def test_a_second_save_takes_the_place_of_the_first(tmp_path):
+    adapt("shared_adapter").save(tmp_path)
+    second = adapt("polyhistor_lite")
+    second.save(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == [CONFIG, TENSORS]
+    assert equal(AdaptedBackbone.load(tmp_path, swin())(x()), second(x()))
+
+
+def test_a_save_can_be_overwritten_with_what_was_read_from_it(tmp_path):
+    """The tensors of a read file are no views of it."""
+    again = AdaptedBackbone.load(adapt().save(tmp_path), swin())
+    expected = again(x())
+    again.save(tmp_path)
+    assert equal(AdaptedBackbone.load(tmp_path, swin())(x()), expected)
+
+
+def test_a_folder_that_is_a_file(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        adapt().save(tmp_path / "file")
+
+
+def test_options_that_json_can_not_hold(tmp_path):
+    def make(channels, out_channels, act):
+        return find_head("segformer")(channels, out_channels, width=8)
+
+    model = DenseModel(adapt(), {"a.b": 3, "keys": 1}, head=make, act=nn.ReLU)
+    with pytest.raises(PeftDenseError, match="act"):
+        model.save(tmp_path / "new")
+    assert not (tmp_path / "new").exists()

@@ -14,7 +14,7 @@ from peft_dense import papers
 from peft_dense.adapted import AdaptedBackbone
 from peft_dense.backbones import examine
 from peft_dense.cli import main
-from peft_dense.counting import Counter
+from peft_dense.counting import Counter, build
 from peft_dense.errors import PeftDenseError
 from peft_dense.methods import method, methods
 
@@ -69,9 +69,16 @@ def counted() -> dict[str, object]:
 # ---------------------------------------------------------------------- counts
 
 
-@pytest.mark.parametrize("backbone", ["swin", "convnext_nchw"])
-def test_counts_without_values_are_those_of_what_is_built(backbone):
-    model = zoo.build(backbone)
+@pytest.mark.parametrize(
+    "model",
+    [
+        lambda: build(SWIN, {**json.loads(SMALL), "embed_dim": 64}),
+        lambda: zoo.build("convnext_nchw"),  # without attention
+    ],
+    ids=["swin", "convnext"],
+)
+def test_counts_without_values_are_those_of_what_is_built(model):
+    model = model()
     info = examine(model)
     counter = Counter(model, dict.fromkeys(TASKS, 2), width=8)
     for name in methods():

@@ -1,0 +1,216 @@
+"""DenseFolder: what is on disk is what comes out, and what can't be read is said clearly."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.testing import assert_close
+
+from peft_dense.data import Cached, DenseFolder, RandomFlip, Resize, available_tasks, collate
+from peft_dense.errors import DataError
+
+HEIGHT, WIDTH = 5, 7
+TASKS = ("semseg", "normals", "depth")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Two images, a and b; b has no semseg label, a's normals are a PNG and b's an array."""
+    rng = np.random.default_rng(0)
+    for folder in ("images", "semseg", "normals", "depth", "edge"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "train.txt").write_text("a\n\nb\n")
+    (tmp_path / "val.txt").write_text("b\n")
+    for name in ("a.png", "b.jpg"):
+        save(tmp_path / "images" / name, rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8))
+    save(tmp_path / "semseg" / "a.png", rng.integers(0, 4, (HEIGHT, WIDTH), np.uint8))
+    save(tmp_path / "normals" / "a.png", rng.integers(1, 250, (HEIGHT, WIDTH, 3), np.uint8))
+    np.save(tmp_path / "normals" / "b.npy", 3 * rng.normal(size=(HEIGHT, WIDTH, 3)))
+    np.save(tmp_path / "depth" / "a.npy", rng.uniform(1, 5, (HEIGHT, WIDTH)))
+    save(tmp_path / "depth" / "b.png", rng.integers(0, 9000, (HEIGHT, WIDTH)).astype(np.uint16))
+    return tmp_path
+
+
+def save(path: Path, array: np.ndarray) -> None:
+    Image.fromarray(array).save(path)
+
+
+def read(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+def test_items_hold_what_the_files_hold(root: Path) -> None:
+    data = DenseFolder(root, "train", TASKS)
+    assert len(data) == 2
+    a, b = data[0], data[1]
+    assert a["meta"] == {"id": "a", "size": (HEIGHT, WIDTH)}
+    image = torch.tensor(read(root / "images" / "a.png") / 255, dtype=torch.float32)
+    assert_close(a["image"], image.movedim(-1, 0))
+    assert a["semseg"].dtype == torch.int64
+    assert a["semseg"].tolist() == read(root / "semseg" / "a.png").tolist()
+    assert_close(a["depth"][0], torch.tensor(np.load(root / "depth" / "a.npy")).float())
+    assert_close(b["depth"][0] * 1000, torch.tensor(read(root / "depth" / "b.png")).float())
+    assert b["image"].shape == b["normals"].shape == (3, HEIGHT, WIDTH)
+
+
+def test_normals_come_out_unit_and_keep_their_direction(root: Path) -> None:
+    a, b = DenseFolder(root, "train", ["normals"])
+    coded = torch.tensor(read(root / "normals" / "a.png")).double() / 255 * 2 - 1
+    for found, truth in ((a, coded), (b, torch.tensor(np.load(root / "normals" / "b.npy")))):
+        n = found["normals"]
+        valid = n[0] != 255
+        assert valid.sum() > 0.8 * valid.numel()
+        assert_close(n.norm(dim=0)[valid], torch.ones_like(n[0])[valid])
+        cosine = torch.cosine_similarity(n.double(), truth.movedim(-1, 0), dim=0)
+        assert cosine[valid].min() > 0.9999
+
+
+@pytest.mark.parametrize("value", [0, 255, 127])
+def test_normals_without_a_direction_are_ignored(root: Path, value: int) -> None:
+    path = root / "normals" / "a.png"
+    array = read(path).copy()
+    array[0, 0] = value
+    save(path, array)
+    normals = DenseFolder(root, "train", ["normals"])[0]["normals"]
+    assert normals[:, 0, 0].tolist() == [255] * 3
+    np.save(root / "normals" / "b.npy", np.full((HEIGHT, WIDTH, 3), np.nan))
+    assert (DenseFolder(root, "val", ["normals"])[0]["normals"] == 255).all()
+
+
+def test_depth_that_is_not_finite_is_ignored(root: Path) -> None:
+    array = np.full((HEIGHT, WIDTH), 2.0)
+    array[0, :3] = np.nan, np.inf, -1
+    np.save(root / "depth" / "a.npy", array)
+    depth = DenseFolder(root, "train", ["depth"])[0]["depth"]
+    assert depth[0, 0].tolist() == [0, 0, 0, 2, 2, 2, 2]
+
+
+def test_a_missing_label_is_ignored_everywhere(root: Path) -> None:
+    b = DenseFolder(root, "val", ["semseg", "edge"])[0]
+    assert b["semseg"].dtype == b["edge"].dtype == torch.int64
+    assert (b["semseg"] == 255).all() and (b["edge"] == 255).all()
+    (root / "depth" / "b.png").unlink()
+    (root / "normals" / "b.npy").unlink()
+    b = DenseFolder(root, "val", ["depth", "normals"])[0]
+    assert b["depth"].shape == (1, HEIGHT, WIDTH) and (b["depth"] == 0).all()
+    assert b["normals"].shape == (3, HEIGHT, WIDTH) and (b["normals"] == 255).all()
+
+
+def test_any_other_folder_is_a_map_of_classes(root: Path) -> None:
+    (root / "materials").mkdir()
+    np.save(root / "materials" / "b.npy", np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH))
+    item = DenseFolder(root, "val", ["materials"])[0]
+    assert item["materials"].dtype == torch.int64
+    assert item["materials"].flatten().tolist() == list(range(HEIGHT * WIDTH))
+
+
+def test_palette_images_give_indices_not_colours(root: Path) -> None:
+    image = Image.fromarray(np.full((HEIGHT, WIDTH), 3, np.uint8)).convert("P")
+    image.putpalette(list(range(256)) * 3)
+    image.save(root / "semseg" / "b.png")
+    assert (DenseFolder(root, "val", ["semseg"])[0]["semseg"] == read(root / "semseg/b.png")).all()
+
+
+def test_transform_gets_every_item(root: Path) -> None:
+    data = DenseFolder(root, "train", TASKS, transform=Resize((10, 4)))
+    batch = collate([data[0], data[1]])
+    assert batch["image"].shape == (2, 3, 10, 4) and batch["depth"].shape == (2, 1, 10, 4)
+    assert [meta["id"] for meta in batch["meta"]] == ["a", "b"]
+
+
+def test_cached_items_equal_read_ones_and_stay_what_they_are(root: Path) -> None:
+    data = DenseFolder(root, "train", TASKS)
+    cached = Cached(data[index] for index in range(2))
+    for index in range(2):
+        cached[index]["semseg"].zero_()
+        cached[index]["depth"].zero_()
+        for name, value in data[index].items():
+            found = cached[index][name]
+            assert found == value if name == "meta" else torch.equal(found, value)
+    flipped = Cached((data[index] for index in range(2)), RandomFlip(1.0))
+    assert torch.equal(flipped[0]["semseg"], data[0]["semseg"].flip(-1))
+
+
+def test_classes_are_those_of_the_file(root: Path) -> None:
+    assert DenseFolder(root, "val", TASKS).classes == {}
+    (root / "classes.json").write_text(json.dumps({"semseg": ["sky", "sea"]}))
+    assert DenseFolder(root, "val", TASKS).classes == {"semseg": ["sky", "sea"]}
+    (root / "classes.json").write_text("[1, 2")
+    with pytest.raises(DataError, match=r"classes.json isn't JSON of the form"):
+        _ = DenseFolder(root, "val", TASKS).classes
+
+
+def test_available_tasks_are_the_label_folders(root: Path) -> None:
+    assert available_tasks(root) == ["depth", "edge", "normals", "semseg"]
+
+
+# ------------------------------------------------------------------------------------ bad input
+def test_missing_root(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no folder .*nowhere; pass the one that holds images/"):
+        DenseFolder(tmp_path / "nowhere", "train", TASKS)
+
+
+def test_missing_split_lists_the_others(root: Path) -> None:
+    with pytest.raises(DataError, match=r"no list .*test.txt for split 'test'.*train, val"):
+        DenseFolder(root, "test", TASKS)
+
+
+def test_empty_split(root: Path) -> None:
+    (root / "train.txt").write_text("\n")
+    with pytest.raises(DataError, match=r"train.txt is empty; it lists one image id a line"):
+        DenseFolder(root, "train", TASKS)
+
+
+def test_unknown_task_offers_the_nearest(root: Path) -> None:
+    expected = r"task 'semsge'.*did you mean 'semseg'\? It has: depth, edge, normals, semseg"
+    with pytest.raises(DataError, match=expected):
+        DenseFolder(root, "train", ["semsge"])
+
+
+def test_missing_image(root: Path) -> None:
+    (root / "val.txt").write_text("b\nghost\n")
+    with pytest.raises(DataError, match=r"no image .*ghost.*take 'ghost' off the list"):
+        DenseFolder(root, "val", TASKS)
+
+
+@pytest.mark.parametrize("name", ["images/b.jpg", "normals/b.npy", "depth/b.png"])
+def test_unreadable_file_is_named(root: Path, name: str) -> None:
+    (root / name).write_bytes((root / name).read_bytes()[:40])
+    with pytest.raises(DataError, match=rf"can't read .*{name}.*Is the file whole\?"):
+        DenseFolder(root, "val", TASKS)[0]
+
+
+def test_label_of_another_size(root: Path) -> None:
+    save(root / "semseg" / "b.png", np.zeros((WIDTH, HEIGHT), np.uint8))
+    expected = rf"semseg.b.png is {WIDTH} x {HEIGHT}, its image {HEIGHT} x {WIDTH}.*nearest"
+    with pytest.raises(DataError, match=expected):
+        DenseFolder(root, "val", TASKS)[0]
+
+
+@pytest.mark.parametrize(
+    ("task", "array", "expected"),
+    [
+        ("semseg", np.zeros((HEIGHT, WIDTH, 3)), "class labels are one channel"),
+        ("semseg", np.full((HEIGHT, WIDTH), 0.5), "classes are whole numbers from 0"),
+        ("semseg", np.full((HEIGHT, WIDTH), -1), "holds -1 to -1; classes are whole numbers"),
+        ("normals", np.zeros((HEIGHT, WIDTH)), "normals have three channels"),
+        ("depth", np.zeros((HEIGHT, WIDTH, 3)), "depth is one channel"),
+        ("depth", np.zeros((HEIGHT, WIDTH), np.uint8), "16-bit PNG in millimetres"),
+    ],
+)
+def test_label_of_another_kind(root: Path, task: str, array: np.ndarray, expected: str) -> None:
+    (root / "depth" / "b.png").unlink()
+    np.save(root / task / "b.npy", array)
+    with pytest.raises(DataError, match=expected):
+        DenseFolder(root, "val", [task])[0]
+
+
+def test_images_of_different_sizes_are_not_stacked() -> None:
+    items = [{"image": torch.zeros(3, 4, width)} for width in (4, 6)]
+    with pytest.raises(DataError, match=r"4 x 4 and 4 x 6 .*transform=Resize"):
+        collate(items)

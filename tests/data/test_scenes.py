@@ -1,0 +1,230 @@
+"""Made scenes: the labels agree with one another, and with the geometry they come from."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.testing import assert_close
+
+from peft_dense.data import Scenes
+from peft_dense.data.labels import Item
+from peft_dense.data.scenes import CLASSES, PARTS
+from peft_dense.data.solids import (
+    Array,
+    Solid,
+    box,
+    capsule,
+    cone,
+    cylinder,
+    plane,
+    rotation,
+    sphere,
+)
+from peft_dense.errors import DataError, UnknownNameError
+from peft_dense.tasks import task
+
+SIZE = (32, 48)
+PERSON = CLASSES.index("person")
+seeds = st.integers(0, 2**16)
+
+
+def scene(seed: int) -> Item:
+    return Scenes(1, size=SIZE, seed=seed)[0]
+
+
+@given(seeds)
+def test_a_scene_depends_on_index_and_seed_alone(seed: int) -> None:
+    first, again = Scenes(3, SIZE, seed=seed), Scenes(9, SIZE, ["semseg"], seed=seed)
+    a, b = first[2], again[2]
+    assert torch.equal(a["image"], b["image"]) and torch.equal(a["semseg"], b["semseg"])
+    assert not torch.equal(a["image"], first[1]["image"])
+    assert not torch.equal(a["image"], Scenes(3, SIZE, seed=seed + 1)[2]["image"])
+
+
+@given(seeds)
+def test_labels_have_the_form_that_the_tasks_read(seed: int) -> None:
+    data = Scenes(1, SIZE, seed=seed)
+    item = data[0]
+    assert item["image"].shape == (3, *SIZE) and item["image"].dtype == torch.float32
+    assert 0 <= item["image"].min() <= item["image"].max() <= 1
+    for name, channels in data.channels.items():
+        kind = task(name, channels=channels)
+        loss = kind.loss(torch.zeros(1, channels, *SIZE), item[name][None])
+        assert loss.isfinite() and loss >= 0
+        assert kind.draw_target(item[name]).shape == (*SIZE, 3)
+
+
+@given(seeds)
+def test_normals_are_unit_and_face_the_camera(seed: int) -> None:
+    item = scene(seed)
+    normals = item["normals"]
+    assert_close(normals.norm(dim=0), torch.ones(SIZE))
+    # The field of view is below 2 * 29 degrees in height, so any focal length of 32 px is near.
+    x = torch.arange(SIZE[1]) + 0.5 - SIZE[1] / 2
+    y = SIZE[0] / 2 - torch.arange(SIZE[0]) - 0.5
+    toward = [
+        (normals[0] * x + normals[1] * y[:, None] - normals[2] * focal < 0).float().mean()
+        for focal in (SIZE[0] / 2 / math.tan(math.radians(angle)) for angle in (24, 29))
+    ]
+    assert min(toward) > 0.98
+    ground = normals[:, item["semseg"] == CLASSES.index("ground")]
+    assert_close(ground, ground[:, :1].expand_as(ground), atol=1e-5, rtol=0)  # flat, and upward
+    assert (ground[1] > 0.9).all()
+
+
+@given(seeds)
+def test_depth_is_positive_and_farthest_on_the_wall(seed: int) -> None:
+    item = scene(seed)
+    assert item["depth"].min() > 0 and item["depth"].isfinite().all()
+    things = item["semseg"] > 1
+    if things.any():
+        assert item["depth"][0][things].max() < 9
+
+
+@given(seeds)
+def test_parts_are_on_people_only(seed: int) -> None:
+    item = scene(seed)
+    person = item["semseg"] == PERSON
+    if person.any():
+        assert torch.equal(item["human_parts"] > 0, person)
+        assert item["human_parts"].max() < len(PARTS)
+    else:
+        assert (item["human_parts"] == 255).all()
+
+
+@given(seeds)
+def test_edges_mark_every_border_of_classes_and_nothing_else_far_from_things(seed: int) -> None:
+    item = scene(seed)
+    edge, semseg = item["edge"] == 1, item["semseg"]
+    right, down = semseg[:, 1:] != semseg[:, :-1], semseg[1:] != semseg[:-1]
+    assert edge[:, 1:][right].all() and edge[:, :-1][right].all()
+    assert edge[1:][down].all() and edge[:-1][down].all()
+    # Two things of a class may touch, so there may be more edges, but only beside another edge.
+    neighbours = torch.nn.functional.conv2d(
+        edge[None, None].float(), torch.tensor([[[[0.0, 1, 0], [1, 0, 1], [0, 1, 0]]]]), padding=1
+    )[0, 0]
+    assert (neighbours[edge] > 0).all()
+
+
+@given(seeds)
+def test_salient_are_people_and_the_nearest_thing(seed: int) -> None:
+    item = scene(seed)
+    salient, person = item["sal"] == 1, item["semseg"] == PERSON
+    thing = (item["semseg"] > 1) & ~person
+    assert salient[person].all() and not salient[item["semseg"] <= 1].any()
+    if thing.any():
+        depth = item["depth"][0].masked_fill(~thing, math.inf)
+        assert salient.flatten()[depth.argmin()]
+        assert len(item["semseg"][salient & thing].unique()) == 1
+
+
+def test_everything_occurs() -> None:
+    data = Scenes(40, SIZE, ["semseg", "human_parts"])
+    items = [data[index] for index in range(40)]
+    seen = set(torch.cat([item["semseg"].flatten() for item in items]).tolist())
+    parts = set(torch.cat([item["human_parts"].flatten() for item in items]).tolist())
+    assert seen == set(range(len(CLASSES))) and parts == {*range(len(PARTS)), 255}
+
+
+@pytest.mark.parametrize("size", [(1, 1), (8, 120), (120, 8)])
+def test_every_ray_of_any_picture_meets_something(size: tuple[int, int]) -> None:
+    item = Scenes(1, size)[0]
+    assert item["depth"].isfinite().all() and item["image"].isfinite().all()
+
+
+def test_it_is_a_data_set() -> None:
+    data = Scenes(3, SIZE, ["semseg", "depth"], transform=lambda item: {**item, "seen": True})
+    assert len(data) == 3 and len(list(data)) == 3  # iteration ends
+    assert data[-1]["meta"]["id"] == data[2]["meta"]["id"] and data[0]["seen"]
+    assert data.channels == {"semseg": 7, "depth": 1}
+    assert data.classes == {"semseg": list(CLASSES)}
+    assert set(data[0]) == {"image", "semseg", "depth", "meta", "seen"}
+
+
+def test_bad_arguments() -> None:
+    with pytest.raises(UnknownNameError, match=r"task of made scenes 'edges'; did you mean 'edge'"):
+        Scenes(1, tasks=["edges"])
+    with pytest.raises(DataError, match=r"length=0, size=\(96, 128\): expected at least one"):
+        Scenes(0)
+    with pytest.raises(DataError, match=r"a positive \(height, width\)"):
+        Scenes(1, size=(0, 4))
+    with pytest.raises(IndexError, match="scene 1 of 1"):
+        Scenes(1)[1]
+
+
+# ---------------------------------------------------------------------------------- the geometry
+def inside(kind: str, p: Array) -> Array:
+    """Whether points (N, 3) of a solid's own frame lie in it: what a reader can check by eye."""
+    x, y, z = p.T
+    r = np.hypot(x, z)
+    return {
+        "sphere": (p**2).sum(1) < 0.5**2,
+        "box": (abs(x) < 0.3) & (abs(y) < 0.6) & (abs(z) < 0.4),
+        "cylinder": (r < 0.4) & (abs(y) < 0.5),
+        "cone": (abs(y) < 0.5) & (r < 0.4 * (0.5 - y)),
+        "capsule": np.hypot(r, np.maximum(abs(y) - 0.5, 0)) < 0.2,
+    }[kind]
+
+
+def make(kind: str, centre: Array, axis: Array) -> Solid:
+    frame = rotation(axis)
+    return {
+        "sphere": lambda: sphere(centre, 0.5, frame),
+        "box": lambda: box(centre, (0.3, 0.6, 0.4), frame),
+        "cylinder": lambda: cylinder(centre, 0.4, 0.5, frame),
+        "cone": lambda: cone(centre, 0.4, 0.5, frame),
+        "capsule": lambda: capsule(centre - 0.5 * frame[:, 1], centre + 0.5 * frame[:, 1], 0.2),
+    }[kind]()
+
+
+@pytest.mark.parametrize("kind", ["sphere", "box", "cylinder", "cone", "capsule"])
+@given(seed=seeds)
+@settings(max_examples=10)
+def test_rays_meet_a_solid_where_marching_does(kind: str, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    centre = np.array([*rng.uniform(-0.5, 0.5, 2), rng.uniform(-4, -2)])
+    solid = make(kind, centre, rng.normal(size=3))
+    rays = np.concatenate([rng.uniform(-0.6, 0.6, (200, 2)), -np.ones((200, 1))], 1)
+    depth, surface = solid.hit(rays)
+    steps = np.linspace(0.5, 6, 1101)
+    points = (steps[:, None, None] * rays - solid.origin) @ solid.frame
+    marched = inside(kind, points.reshape(-1, 3)).reshape(points.shape[:2])
+    struck = marched.any(0)
+    # Marching misses what is thinner than its step; what it strikes, the ray must meet there.
+    assert np.isfinite(depth[struck]).all()
+    assert np.abs(depth[struck] - steps[marched.argmax(0)][struck]).max() < 0.006
+    assert (np.isfinite(depth) & ~struck).mean() < 0.03
+
+    met = np.isfinite(depth)
+    normals, places = solid.touch(rays[met], depth[met], surface[met])
+    assert np.allclose(np.linalg.norm(normals, axis=1), 1)
+    assert np.allclose(solid.origin + places @ solid.frame.T, depth[met, None] * rays[met])
+    local = normals @ solid.frame
+    outward = ~inside(kind, places + 1e-4 * local) & inside(kind, places - 1e-4 * local)
+    assert outward.mean() > 0.97  # all but points within 1e-4 of a rim
+
+    rows, columns = solid.window(focal=50, height=60, width=60)
+    v, u = 30 - 50 * rays[met, 1], 30 + 50 * rays[met, 0]
+    assert (rows.start <= v).all() and (v <= rows.stop).all()
+    assert (columns.start <= u).all() and (u <= columns.stop).all()
+
+
+def test_a_plane_is_met_everywhere_below_the_horizon() -> None:
+    ground = plane(np.array([0, -1.5, 0]), np.array([0.0, 1, 0]))
+    rays = np.array([[0, -0.5, -1], [0.3, -1, -1], [0, 0.5, -1]])
+    assert ground.hit(rays)[0].tolist() == [3, 1.5, math.inf]
+    assert ground.window(50, 60, 80) == (slice(0, 60), slice(0, 80))
+
+
+@given(st.integers(0, 2**16))
+def test_rotations_are_rotations(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    axis = rng.normal(size=3)
+    frame = rotation(axis, rng.uniform(0, 7))
+    assert np.allclose(frame.T @ frame, np.eye(3)) and np.isclose(np.linalg.det(frame), 1)
+    assert np.allclose(frame[:, 1], axis / np.linalg.norm(axis))

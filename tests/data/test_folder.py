@@ -113,7 +113,7 @@ def test_palette_images_give_indices_not_colours(root: Path) -> None:
     image = Image.fromarray(np.full((HEIGHT, WIDTH), 3, np.uint8)).convert("P")
     image.putpalette(list(range(256)) * 3)
     image.save(root / "semseg" / "b.png")
-    assert (DenseFolder(root, "val", ["semseg"])[0]["semseg"] == read(root / "semseg/b.png")).all()
+    assert (DenseFolder(root, "val", ["semseg"])[0]["semseg"] == 3).all()
 
 
 def test_transform_gets_every_item(root: Path) -> None:

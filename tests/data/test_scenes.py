@@ -31,6 +31,7 @@ from peft_dense.tasks import task
 SIZE = (32, 48)
 PERSON = CLASSES.index("person")
 seeds = st.integers(0, 2**16)
+some = settings(max_examples=8)
 
 
 def scene(seed: int) -> Item:
@@ -38,6 +39,7 @@ def scene(seed: int) -> Item:
 
 
 @given(seeds)
+@some
 def test_a_scene_depends_on_index_and_seed_alone(seed: int) -> None:
     first, again = Scenes(3, SIZE, seed=seed), Scenes(9, SIZE, ["semseg"], seed=seed)
     a, b = first[2], again[2]
@@ -47,6 +49,7 @@ def test_a_scene_depends_on_index_and_seed_alone(seed: int) -> None:
 
 
 @given(seeds)
+@some
 def test_labels_have_the_form_that_the_tasks_read(seed: int) -> None:
     data = Scenes(1, SIZE, seed=seed)
     item = data[0]
@@ -60,11 +63,13 @@ def test_labels_have_the_form_that_the_tasks_read(seed: int) -> None:
 
 
 @given(seeds)
+@some
 def test_normals_are_unit_and_face_the_camera(seed: int) -> None:
     item = scene(seed)
     normals = item["normals"]
     assert_close(normals.norm(dim=0), torch.ones(SIZE))
-    # The field of view is below 2 * 29 degrees in height, so any focal length of 32 px is near.
+    # n . ray < 0 at the true focal length, which lies between those of the two fields of view; so
+    # nearly everywhere at these two.
     x = torch.arange(SIZE[1]) + 0.5 - SIZE[1] / 2
     y = SIZE[0] / 2 - torch.arange(SIZE[0]) - 0.5
     toward = [
@@ -78,6 +83,7 @@ def test_normals_are_unit_and_face_the_camera(seed: int) -> None:
 
 
 @given(seeds)
+@some
 def test_depth_is_positive_and_farthest_on_the_wall(seed: int) -> None:
     item = scene(seed)
     assert item["depth"].min() > 0 and item["depth"].isfinite().all()
@@ -87,6 +93,7 @@ def test_depth_is_positive_and_farthest_on_the_wall(seed: int) -> None:
 
 
 @given(seeds)
+@some
 def test_parts_are_on_people_only(seed: int) -> None:
     item = scene(seed)
     person = item["semseg"] == PERSON
@@ -98,6 +105,7 @@ def test_parts_are_on_people_only(seed: int) -> None:
 
 
 @given(seeds)
+@some
 def test_edges_mark_every_border_of_classes_and_nothing_else_far_from_things(seed: int) -> None:
     item = scene(seed)
     edge, semseg = item["edge"] == 1, item["semseg"]
@@ -112,6 +120,7 @@ def test_edges_mark_every_border_of_classes_and_nothing_else_far_from_things(see
 
 
 @given(seeds)
+@some
 def test_salient_are_people_and_the_nearest_thing(seed: int) -> None:
     item = scene(seed)
     salient, person = item["sal"] == 1, item["semseg"] == PERSON
@@ -124,8 +133,8 @@ def test_salient_are_people_and_the_nearest_thing(seed: int) -> None:
 
 
 def test_everything_occurs() -> None:
-    data = Scenes(40, SIZE, ["semseg", "human_parts"])
-    items = [data[index] for index in range(40)]
+    data = Scenes(20, SIZE, ["semseg", "human_parts"])
+    items = list(data)
     seen = set(torch.cat([item["semseg"].flatten() for item in items]).tolist())
     parts = set(torch.cat([item["human_parts"].flatten() for item in items]).tolist())
     assert seen == set(range(len(CLASSES))) and parts == {*range(len(PARTS)), 255}
@@ -184,7 +193,7 @@ def make(kind: str, centre: Array, axis: Array) -> Solid:
 
 @pytest.mark.parametrize("kind", ["sphere", "box", "cylinder", "cone", "capsule"])
 @given(seed=seeds)
-@settings(max_examples=10)
+@some
 def test_rays_meet_a_solid_where_marching_does(kind: str, seed: int) -> None:
     rng = np.random.default_rng(seed)
     centre = np.array([*rng.uniform(-0.5, 0.5, 2), rng.uniform(-4, -2)])

@@ -20,7 +20,7 @@ FLOORS = {
     2: {"backbones"},
     3: {"methods", "heads", "tasks"},
     4: {"adapted", "counting", "dense", "inject"},
-    5: {"data", "cli"},
+    5: {"conflict", "data", "cli"},
     6: {"peft_dense", "__main__"},
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}

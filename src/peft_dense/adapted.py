@@ -74,7 +74,7 @@ class AdaptedBackbone(nn.Module):
         self, model: nn.Module, method: Method, tasks: Sequence[str], info: BackboneInfo
     ) -> None:
         super().__init__()
-        self._original = (model,)
+        self._original = _Original(model)
         self.method, self.info, self.tasks = method, info, tuple(tasks)
         self.channels, self.reductions = info.channels, info.reductions
         self.merged = False
@@ -142,6 +142,11 @@ class AdaptedBackbone(nn.Module):
                 f"images have shape {tuple(x.shape)}; expected (B, 3, H, W). Add the batch axis "
                 "with x[None], or bring the channels to the front."
             )
+        if not x.is_floating_point():
+            raise ShapeError(
+                f"images have dtype {x.dtype}; expected floating point. Convert with "
+                "x.float() / 255 and normalise as the backbone was trained."
+            )
         info = self.info
         height, width = int(x.shape[-2]), int(x.shape[-1])
         if (height, width) == info.probed_size:
@@ -176,11 +181,14 @@ class AdaptedBackbone(nn.Module):
     def adapter_state_dict(self) -> dict[str, Tensor]:
         """Return what this library added or unfroze, buffers included, each tensor once."""
         frozen = self._frozen_keys()
-        return {
-            self._short(name): tensor.detach()
-            for name, tensor in self.state_dict().items()
-            if not name.startswith("backbone.") and name not in frozen
-        }
+        state: dict[str, Tensor] = {}
+        seen: set[int] = set()
+        for name, tensor in self.state_dict(keep_vars=True).items():
+            ours = not name.startswith("backbone.") and name not in frozen
+            if ours and id(tensor) not in seen:  # a tied parameter has several names
+                seen.add(id(tensor))
+                state[self._short(name)] = tensor.detach()
+        return state
 
     def load_adapter_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Load what :meth:`adapter_state_dict` returned; nothing changes where it doesn't fit.
@@ -223,6 +231,8 @@ class AdaptedBackbone(nn.Module):
         names = {name for name, _ in self.backbone.named_parameters(remove_duplicate=False)}
         owners = self._task_owners()
         for name, parameter in self._ours():
+            if not parameter.requires_grad:
+                continue
             if name.startswith("paths.") and name.split(".", 2)[2] in names:
                 kinds["unfrozen_backbone"].append(parameter)
             else:
@@ -234,7 +244,7 @@ class AdaptedBackbone(nn.Module):
         tasks = dict.fromkeys(self.tasks, 0)
         owners = self._task_owners()
         for _, parameter in self._ours():
-            if id(parameter) in owners:
+            if id(parameter) in owners and parameter.requires_grad:
                 tasks[owners[id(parameter)]] += parameter.numel()
         kinds = self.parameters_by_kind()
         return Ledger(
@@ -275,6 +285,8 @@ class AdaptedBackbone(nn.Module):
                 named.
         """
         state, config = checkpoint.read(folder)
+        if "heads" in config:
+            raise CheckpointError(f"{folder} holds heads too; read it with DenseModel.load.")
         adapted = cls.from_config(config, backbone, family=family)
         adapted.load_adapter_state_dict(state)
         return adapted
@@ -302,7 +314,13 @@ class AdaptedBackbone(nn.Module):
         Raises:
             CheckpointError: The backbone has other parameters than those described.
         """
-        info = examine(backbone, family)
+        missing = {"method", "hyperparameters", "tasks", "backbone"} - config.keys()
+        if missing:
+            raise CheckpointError(
+                f"the saved configuration lacks {', '.join(sorted(missing))}; save the adapters "
+                "again."
+            )
+        info = examine(backbone, family, stacklevel=4)
         _check_fit(config["backbone"]["parameters"], config["backbone"]["class"], info)
         how = find_method(config["method"], **config["hyperparameters"])
         adapted = cls(backbone, how.resolve(info), config["tasks"], info)
@@ -316,7 +334,7 @@ class AdaptedBackbone(nn.Module):
 
     def eject(self) -> nn.Module:
         """Return the original model, bit for bit as it was given."""
-        return self._original[0]
+        return self._original.model
 
     # ------------------------------------------------------------------ tasks come and go
 
@@ -330,7 +348,8 @@ class AdaptedBackbone(nn.Module):
             raise HyperparameterError(f"task {name!r} is there already; name each task once.")
         self._check_not_merged("given tasks")
         for module in list(self.modules()):
-            if isinstance(getattr(module, "tasks", None), TaskDict):
+            tasks = getattr(module, "tasks", None)
+            if isinstance(tasks, TaskDict) and len(tasks):
                 module.add_task(name)  # type: ignore[operator]
         if not self.method.one_path:
             self.paths[name] = self._new_path((name,))
@@ -385,6 +404,8 @@ class AdaptedBackbone(nn.Module):
         for path in merged.paths.values():
             self.method.merge(path, self.info)
         merged.shared, merged.merged = None, True
+        for _, parameter in merged._ours():
+            parameter.requires_grad_(False)
         return merged
 
     # ------------------------------------------------------------------ modes
@@ -435,7 +456,6 @@ class AdaptedBackbone(nn.Module):
     def _copy(self) -> AdaptedBackbone:
         """Copy all but the frozen tensors and the original."""
         memo: dict[int, Any] = {id(p): p for p in self.backbone.parameters()}
-        memo[id(self._original)] = self._original
         return copy.deepcopy(self, memo)
 
     def _check_not_merged(self, what: str) -> None:
@@ -496,6 +516,16 @@ class AdaptedBackbone(nn.Module):
                         if leaf not in module._non_persistent_buffers_set:
                             keys[at + leaf] = f"backbone.{source}"
         return keys
+
+
+class _Original:
+    """Hold the original out of sight of ``nn.Module``; copies refer to the same one."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Original:
+        return self
 
 
 def _drop_duplicates(

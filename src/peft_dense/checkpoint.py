@@ -32,11 +32,20 @@ def write(
 
     Returns:
         The folder.
+
+    Raises:
+        CheckpointError: The configuration holds what JSON can't; nothing is written.
     """
     root = Path(folder)
-    root.mkdir(parents=True, exist_ok=True)
     mark = uuid.uuid4().hex
-    text = json.dumps({"format": _FORMAT, "mark": mark, **config}, indent=1)
+    try:
+        text = json.dumps({"format": _FORMAT, "mark": mark, **config}, indent=1)
+    except TypeError as error:
+        raise CheckpointError(
+            f"the configuration can't be written as JSON ({error}): {config}. Give heads and "
+            "methods options that are numbers, strings or lists of them."
+        ) from error
+    root.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     staged = {name: root / f".{name}.{mark}" for name in (TENSORS, CONFIG)}
     try:

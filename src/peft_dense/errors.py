@@ -49,7 +49,9 @@ class UnknownNameError(PeftDenseError, ValueError):
     def of(cls, kind: str, given: object, known: Iterable[str]) -> UnknownNameError:
         """Build the error for a ``given`` name of a ``kind`` of which ``known`` ones exist."""
         names = sorted(known)
-        near = difflib.get_close_matches(str(given), names, n=3, cutoff=0.5)
+        folded = {name.casefold(): name for name in names}
+        close = difflib.get_close_matches(str(given).casefold(), folded, n=3, cutoff=0.5)
+        near = [folded[name] for name in close]
         hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
         return cls(f"unknown {kind} {given!r}{hint} Known: {', '.join(names) or 'none'}.")
 

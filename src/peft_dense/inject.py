@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import nn
@@ -55,9 +55,8 @@ def inject(
         [(1, 32, 16, 16), (1, 64, 8, 8), (1, 160, 4, 4), (1, 256, 2, 2)]
     """
     how = find_method(method, **hyperparameters)
-    names = (
-        PASCAL_CONTEXT if tasks is None else (tasks,) if isinstance(tasks, str) else tuple(tasks)
-    )
+    given = PASCAL_CONTEXT if tasks is None else (tasks,) if isinstance(tasks, str) else tasks
+    names = tuple(given) if isinstance(given, Iterable) else ()
     if (
         not names
         or len(set(names)) != len(names)
@@ -66,5 +65,5 @@ def inject(
         raise HyperparameterError(
             f"tasks={tasks!r}; expected at least one name, each a non-empty string and each once."
         )
-    info = examine(model, family)
+    info = examine(model, family, stacklevel=3)
     return AdaptedBackbone(model, how.resolve(info), names, info)

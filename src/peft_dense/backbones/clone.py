@@ -16,7 +16,10 @@ from torch import Tensor, nn
 
 from peft_dense.errors import UnsupportedModelError
 
-__all__ = ["freeze", "meta", "own", "share"]
+__all__ = ["PATH_MARK", "freeze", "meta", "own", "share"]
+
+PATH_MARK = "_peft_dense_path"
+"""Attribute by which a clone is known as a path, not to be adapted a second time."""
 
 
 def share(model: nn.Module) -> nn.Module:
@@ -25,7 +28,9 @@ def share(model: nn.Module) -> nn.Module:
     Two clones hold *one* Parameter, so it is counted, moved and saved once, and deepcopy and
     pickle keep it one.
     """
-    return _copy(model, lambda parameter: parameter, lambda buffer: buffer)
+    clone = _copy(model, lambda parameter: parameter, lambda buffer: buffer)
+    setattr(clone, PATH_MARK, True)
+    return clone
 
 
 def freeze(model: nn.Module) -> nn.Module:
@@ -73,24 +78,19 @@ def own(path: nn.Module, names: Iterable[str]) -> list[nn.Parameter]:
     Returns:
         The new parameters, each once.
     """
-    copies: dict[int, nn.Parameter] = {}
-    for name in names:
-        module, leaf = _slot(path, name)
-        old = module._parameters[leaf]
-        assert old is not None, name
-        if id(old) not in copies:
-            copies[id(old)] = nn.Parameter(old.detach().clone())
-        module._parameters[leaf] = copies[id(old)]
-        for key, buffer in module.named_buffers(recurse=False):
-            if isinstance(module, nn.modules.batchnorm._NormBase):
-                module._buffers[key] = buffer.clone()
+    shared = dict(path.named_parameters(remove_duplicate=False))
+    olds = {id(shared[name]): shared[name] for name in names}
+    copies = {key: nn.Parameter(old.detach().clone()) for key, old in olds.items()}
+    for module in path.modules():
+        for leaf, parameter in module._parameters.items():
+            if id(parameter) in copies:
+                module._parameters[leaf] = copies[id(parameter)]
+                if isinstance(module, nn.modules.batchnorm._NormBase):
+                    own_statistics = {
+                        k: b.clone() for k, b in module._buffers.items() if b is not None
+                    }
+                    module._buffers.update(own_statistics)
     return list(copies.values())
-
-
-def _slot(model: nn.Module, name: str) -> tuple[nn.Module, str]:
-    """Split a parameter's name into the module that holds it and its key there."""
-    prefix, _, leaf = name.rpartition(".")
-    return model.get_submodule(prefix), leaf
 
 
 def _copy(

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from peft_dense.backbones.sites import Site
+from peft_dense.errors import UnsupportedModelError
 from peft_dense.layout import from_channels_last, to_channels_last
 
 __all__ = ["ChannelsLast", "adapter_at", "add_after", "add_beside", "replace", "set_adapter"]
@@ -35,12 +36,12 @@ class ChannelsLast(nn.Module):
 
 def add_beside(path: nn.Module, site: Site, branch: nn.Module) -> None:
     """Add ``branch(input)`` to the output of the site: the parallel placement."""
-    set_adapter(path, site, branch).register_forward_hook(_beside)
+    _new_adapter(path, site, branch).register_forward_hook(_beside)
 
 
 def add_after(path: nn.Module, site: Site, branch: nn.Module) -> None:
     """Add ``branch(output)`` to the output of the site: the serial placement."""
-    set_adapter(path, site, branch).register_forward_hook(_after)
+    _new_adapter(path, site, branch).register_forward_hook(_after)
 
 
 def adapter_at(path: nn.Module, site: Site) -> nn.Module:
@@ -54,6 +55,15 @@ def adapter_at(path: nn.Module, site: Site) -> nn.Module:
 def replace(path: nn.Module, name: str, module: nn.Module) -> None:
     """Put ``module`` where the submodule ``name`` was."""
     path.set_submodule(name, module)
+
+
+def _new_adapter(path: nn.Module, site: Site, branch: nn.Module) -> nn.Module:
+    if hasattr(path.get_submodule(site.name), "adapter"):
+        raise UnsupportedModelError(
+            f"{site.name!r} has a submodule or attribute 'adapter' already; rename it in the "
+            "backbone, so that nothing is overwritten."
+        )
+    return set_adapter(path, site, branch)
 
 
 def set_adapter(path: nn.Module, site: Site, branch: nn.Module) -> nn.Module:

@@ -7,6 +7,7 @@ import warnings
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
+from peft_dense.backbones.clone import PATH_MARK
 from peft_dense.backbones.families import Family, family_of
 from peft_dense.backbones.sites import BackboneInfo, probe
 from peft_dense.errors import UnsupportedModelError
@@ -14,10 +15,11 @@ from peft_dense.errors import UnsupportedModelError
 __all__ = ["examine"]
 
 
-def examine(model: nn.Module, family: Family | None = None) -> BackboneInfo:
+def examine(model: nn.Module, family: Family | None = None, *, stacklevel: int = 2) -> BackboneInfo:
     """Check that ``model`` can be adapted as it stands, and probe it.
 
-    A flat backbone (one scale, as a plain ViT) is accepted with a warning.
+    A flat backbone (one scale, as a plain ViT) is accepted with a warning, which is attributed to
+    the caller ``stacklevel`` frames up.
 
     Raises:
         UnsupportedModelError: It isn't a module, is wrapped (by inject, DDP, FSDP or compile), or
@@ -30,7 +32,7 @@ def examine(model: nn.Module, family: Family | None = None) -> BackboneInfo:
         warnings.warn(
             f"{info.model} is flat: all its {len(info.channels)} stage outputs have stride "
             f"{info.reductions[0]}. It works; heads made for a pyramid lose their fine scales.",
-            stacklevel=3,
+            stacklevel=stacklevel,
         )
     return info
 
@@ -61,6 +63,8 @@ _REMEDIES = {
 
 def _wrapper(module: nn.Module) -> str | None:
     """Name of what wraps a module, or None. FSDP and compile are told by their marks."""
+    if getattr(module, PATH_MARK, False):
+        return "peft_dense.inject"
     kinds = {kind.__name__ for kind in type(module).__mro__}
     if "AdaptedBackbone" in kinds or "DenseModel" in kinds:
         return "peft_dense.inject"

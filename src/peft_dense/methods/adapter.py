@@ -50,6 +50,7 @@ class Adapter(Method):
 
     def __post_init__(self) -> None:
         """Check what needs no backbone to be checked."""
+        super().__post_init__()
         check_adapter(self.norm, self.sites, self.placement)
 
     def adapt(

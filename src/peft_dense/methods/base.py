@@ -9,8 +9,10 @@ share (a hypernetwork, a Kronecker rule) is made once by :meth:`Method.shared`.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor, nn
@@ -52,8 +54,25 @@ class Method:
     one_path: ClassVar[bool]
     """Whether all tasks share one path, and so one pass."""
 
+    def __post_init__(self) -> None:
+        """Check every number's kind; a subclass adds what else needs no backbone to be checked."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.type == "int" and (
+                isinstance(value, bool) or not isinstance(value, Integral) or value < 1
+            ):
+                raise HyperparameterError(
+                    f"{field.name}={value!r}; expected a whole number from 1 up."
+                )
+            if field.type == "float" and (
+                isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value)
+            ):
+                raise HyperparameterError(f"{field.name}={value!r}; expected a finite number.")
+            if field.type == "bool" and not isinstance(value, bool):
+                raise HyperparameterError(f"{field.name}={value!r}; expected True or False.")
+
     def resolve(self, info: BackboneInfo) -> Method:
-        """Return the method with every hyper-parameter settled for a backbone.
+        """Return the method with what depends on a backbone's widths settled.
 
         Raises:
             HyperparameterError: A hyper-parameter doesn't fit the backbone's widths.
@@ -140,7 +159,7 @@ def method(name: str | Method, **hyperparameters: Any) -> Method:
     """
     if isinstance(name, Method):
         cls: type[Method] = type(name)
-    elif name in _REGISTRY:
+    elif isinstance(name, str) and name in _REGISTRY:
         cls = _REGISTRY[name]
     else:
         raise UnknownNameError.of("method", name, _REGISTRY)

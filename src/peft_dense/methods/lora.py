@@ -51,6 +51,7 @@ class LoRA(Method):
 
     def __post_init__(self) -> None:
         """Check what needs no backbone to be checked."""
+        super().__post_init__()
         targets = (self.targets,) if isinstance(self.targets, str) else tuple(self.targets)
         object.__setattr__(self, "targets", targets)
         if not targets:

@@ -63,6 +63,7 @@ class Polyhistor(Method):
 
     def __post_init__(self) -> None:
         """Check what needs no backbone to be checked."""
+        super().__post_init__()
         check_adapter(self.norm, self.sites, self.placement)
 
     def shared(self, info: BackboneInfo, tasks: Sequence[str]) -> nn.Module:

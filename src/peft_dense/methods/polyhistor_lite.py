@@ -74,6 +74,7 @@ class PolyhistorLite(Method):
 
     def __post_init__(self) -> None:
         """Check what needs no backbone to be checked."""
+        super().__post_init__()
         check_adapter(self.norm, "mlp", self.placement)
         if self.literal:
             object.__setattr__(self, "norm", None)

@@ -54,6 +54,7 @@ class VMT(Method):
 
     def __post_init__(self) -> None:
         """Check what needs no backbone to be checked."""
+        super().__post_init__()
         one_of("norm", self.norm, ("in", None))
         one_of("collect", self.collect, ("sum", "last"))
         if not 0 <= self.gate <= 1:
@@ -78,7 +79,12 @@ class VMT(Method):
     ) -> None:
         """Put a VMTAdapter beside every MLP."""
         for site in info.find("mlp"):
-            add_beside(path, site, self._layer(site, tasks))
+            add_beside(path, site, self._layer(site, tasks if self._collects(info, site) else ()))
+
+    def _collects(self, info: BackboneInfo, site: Site) -> bool:
+        """Whether the tasks take their part of a layer."""
+        last = [other for other in info.find("mlp") if other.stage == site.stage][-1]
+        return self.collect == "sum" or site == last
 
     def _layer(self, site: Site, tasks: Sequence[str]) -> VMTAdapter:
         return VMTAdapter(site.width, tasks, ratio=self.ratio, gate=self.gate, norm=self.norm)
@@ -116,7 +122,8 @@ class VMT(Method):
         total = 0
         for site in info.find("mlp"):
             d, n = site.width, width_of(site, self.ratio)
-            total += 2 * d * n + d + 2 * d * tasks + (2 * d if self.norm else 0)
+            parts = 2 * d * tasks if self._collects(info, site) else 0
+            total += 2 * d * n + d + parts + (2 * d if self.norm else 0)
         return total
 
 
@@ -167,9 +174,8 @@ class VMTLite(VMT):
         total = 0
         for site in info.find("mlp"):
             d, n = site.width, width_of(site, self.ratio)
-            total += (
-                2 * d * n // self.m + self.m**3 + d + 2 * d * tasks + (2 * d if self.norm else 0)
-            )
+            parts = 2 * d * tasks if self._collects(info, site) else 0
+            total += 2 * d * n // self.m + self.m**3 + d + parts + (2 * d if self.norm else 0)
         return total
 
 

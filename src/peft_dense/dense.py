@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from peft_dense.heads import head as find_head
 from peft_dense.layout import from_channels_last, to_channels_last
 from peft_dense.ledger import Ledger
 from peft_dense.nn import TaskDict
+from peft_dense.nn._checks import check_whole
 
 __all__ = ["DenseModel"]
 
@@ -35,18 +37,20 @@ class DenseModel(nn.Module):
         encoder: The adapted backbone.
         channels: Output channels per task; every task of the encoder needs a head.
         head: Name of a head, or any callable ``(channels, out_channels, **options) -> module``
-            whose module maps a list of stage features to one map.
-        **options: Passed on to the head, such as ``width=256``.
+            whose module maps a list of stage features to one map; or a mapping of every task to
+            its own name or callable.
+        **options: Passed on to every head, such as ``width=256``.
 
     Shape:
         ``(B, 3, H, W) ->`` per task ``(B, out, H, W)``
 
     Raises:
-        UnknownNameError: Unknown head, or a head for a task that the encoder hasn't.
+        UnknownNameError: Unknown head, an option that a named head hasn't, or a head for a task
+            that the encoder hasn't.
         HyperparameterError: A task of the encoder has no head.
 
     Example:
-        >>> import timm
+        >>> import timm, torch
         >>> from peft_dense import inject
         >>> encoder = inject(timm.create_model("pvt_v2_b0"), "vmt_lite", tasks=["semseg", "depth"])
         >>> model = DenseModel(encoder, {"semseg": 21, "depth": 1}, width=32)
@@ -58,29 +62,35 @@ class DenseModel(nn.Module):
         self,
         encoder: AdaptedBackbone,
         channels: Mapping[str, int],
-        head: str | HeadFactory = "segformer",
+        head: str | HeadFactory | Mapping[str, str | HeadFactory] = "segformer",
         **options: Any,
     ) -> None:
         super().__init__()
-        for task in channels:
+        kinds = head if isinstance(head, Mapping) else dict.fromkeys(encoder.tasks, head)
+        for task in (*channels, *kinds):
             if task not in encoder.tasks:
                 raise UnknownNameError.of("task with a head", task, encoder.tasks)
-        missing = [task for task in encoder.tasks if task not in channels]
+        missing = [task for task in encoder.tasks if task not in channels or task not in kinds]
         if missing:
             raise HyperparameterError(
                 f"no head for {', '.join(map(repr, missing))}; give every task of the encoder its "
-                f"output channels, e.g. {{{missing[0]!r}: 1}}, or inject with fewer tasks."
+                f"output channels, e.g. {{{missing[0]!r}: 1}}, and where head= is a mapping its "
+                "head, or inject with fewer tasks."
             )
-        make = find_head(head) if isinstance(head, str) else head
         self.encoder = encoder
-        self.out_channels = {task: int(channels[task]) for task in encoder.tasks}
-        self.head_name = head if isinstance(head, str) else None
+        for task in encoder.tasks:
+            check_whole(f"channels[{task!r}]", channels[task])
+        self.out_channels = {task: channels[task] for task in encoder.tasks}
+        self.head_names = {
+            task: kind if isinstance(kind, str) else None for task, kind in kinds.items()
+        }
         self.options = options
         self.norms, self.heads = TaskDict(), TaskDict()
         reference = next(p for p in encoder.backbone.parameters() if p.is_floating_point())
         for task, out in self.out_channels.items():
             norms = nn.ModuleList(nn.LayerNorm(width) for width in encoder.channels)
             self.norms[task] = norms.to(reference)
+            make = _factory(kinds[task], options)
             self.heads[task] = make(encoder.channels, out, **options).to(reference)
 
     @property
@@ -151,7 +161,7 @@ class DenseModel(nn.Module):
         config = {
             **self.encoder.config(),
             "heads": {
-                "name": self.head_name,
+                "names": self.head_names,
                 "options": self.options,
                 "channels": self.out_channels,
             },
@@ -164,7 +174,7 @@ class DenseModel(nn.Module):
         folder: str | os.PathLike[str],
         backbone: nn.Module,
         *,
-        head: HeadFactory | None = None,
+        head: HeadFactory | Mapping[str, str | HeadFactory] | None = None,
         family: Family | None = None,
     ) -> DenseModel:
         """Put a saved model's adapters and heads on ``backbone``.
@@ -172,7 +182,8 @@ class DenseModel(nn.Module):
         Args:
             folder: Where :meth:`save` wrote it.
             backbone: The model it was trained on, or one of the same build.
-            head: The callable the heads were made with, where it was no registered name.
+            head: The callable the heads were made with, or a mapping with those of some tasks,
+                where it was no registered name.
             family: As for :func:`peft_dense.inject`.
 
         Raises:
@@ -184,12 +195,29 @@ class DenseModel(nn.Module):
             raise CheckpointError(
                 f"{folder} holds an encoder without heads; read it with AdaptedBackbone.load."
             )
-        make = heads["name"] if head is None else head
-        if make is None:
+        given = head if isinstance(head, Mapping) else dict.fromkeys(heads["names"], head)
+        kinds = heads["names"] | {task: kind for task, kind in given.items() if kind is not None}
+        nameless = [task for task, kind in kinds.items() if kind is None]
+        if nameless:
             raise CheckpointError(
-                f"the heads in {folder} were made by a callable; pass it as head=..."
+                f"the heads of {', '.join(map(repr, nameless))} in {folder} were made by a "
+                f"callable; pass it as head=... or head={{{nameless[0]!r}: ...}}."
             )
         encoder = AdaptedBackbone.from_config(config, backbone, family=family)
-        model = cls(encoder, heads["channels"], make, **heads["options"])
+        model = cls(encoder, heads["channels"], kinds, **heads["options"])
         model.load_trainable_state_dict(state)
         return model
+
+
+def _factory(kind: str | HeadFactory, options: Mapping[str, Any]) -> HeadFactory:
+    """Look a name up, and see that the head has those options; a callable is what it is."""
+    if not isinstance(kind, str):
+        return kind
+    make = find_head(kind)
+    parameters = signature(make).parameters.values()
+    if not any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters):
+        known = [parameter.name for parameter in parameters][2:]  # after channels, out_channels
+        for name in options:
+            if name not in known:
+                raise UnknownNameError.of(f"option of head {kind!r}", name, known)
+    return make

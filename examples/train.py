@@ -80,6 +80,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--epochs", type=float, help="instead of --steps")
     add("--batch", type=int, default=8)
     add("--lr", type=float, default=2e-3, help="peak; 5%% warm-up, then linear to 0")
+    add("--adapter-lr", type=float, help="peak for what the method adds; default: lr")
     add("--backbone-lr", type=float, help="peak for unfrozen backbone parameters; default: lr / 10")
     add("--weight-decay", type=float, default=1e-4)
     add("--loss-weights", nargs="*", default=[], metavar="TASK=WEIGHT", help=f"else {LOSS_WEIGHTS}")
@@ -117,9 +118,8 @@ def make_data(args: Args) -> tuple[Known, Data, Data]:
 
 def make_task(examples: Data, name: str) -> Task:
     """Take the classes from the data where it names them, else what the task says by itself."""
-    classes = examples.classes.get(name, ())
-    one_channel = name in ("sal", "edge")  # even where both values have a name
-    return task(name) if one_channel or not classes else task(name, channels=len(classes))
+    classes = () if name in ("sal", "edge") else examples.classes.get(name, ())  # one channel
+    return task(name, channels=len(classes)) if classes else task(name)
 
 
 def make_backbone(args: Args) -> nn.Module:
@@ -148,8 +148,7 @@ def load_weights(net: nn.Module, path: Path) -> None:
     if 2 * found < sum(sizes.values()):
         raise CheckpointError(
             f"{path} holds {found:,} of the backbone's {sum(sizes.values()):,} parameters, first "
-            f"missing: {', '.join(missing[:3])}. Pass the backbone it was saved from, with the "
-            "same --backbone-args."
+            f"missing: {', '.join(missing[:3])}. Pass the backbone it was saved from."
         )
     net.load_state_dict(fits, strict=False)
     print(f"{path.name}: {len(fits)} tensors loaded; missing: {missing}; unused: {unused}")
@@ -197,10 +196,11 @@ def evaluate(model: DenseModel, known: Known, loader: Any, args: Args) -> Scores
 
 def optimise(model: DenseModel, steps: int, args: Args) -> tuple[Any, Any]:
     """Adam for what trains, with smaller steps for pretrained weights; warm-up, then a line."""
-    slow = model.encoder.parameters_by_kind()["unfrozen_backbone"]
-    fast = [p for p in model.parameters() if p.requires_grad and all(p is not q for q in slow)]
-    rate = args.lr / 10 if args.backbone_lr is None else args.backbone_lr
-    groups = [{"params": fast, "lr": args.lr}, {"params": slow, "lr": rate}]
+    kinds = model.encoder.parameters_by_kind()
+    heads = [*model.norms.parameters(), *model.heads.parameters()]
+    rates = (args.lr, args.adapter_lr or args.lr, args.backbone_lr or args.lr / 10)
+    members = (heads, kinds["shared"] + kinds["per_task"], kinds["unfrozen_backbone"])
+    groups = [{"params": p, "lr": rate} for p, rate in zip(members, rates, strict=True)]
     optimizer = torch.optim.AdamW(groups, weight_decay=args.weight_decay)
     up = max(1, steps // 20)
     schedule = LambdaLR(optimizer, lambda s: min((s + 1) / up, (steps - s) / max(1, steps - up)))

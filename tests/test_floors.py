@@ -18,7 +18,7 @@ FLOORS = {
     0: {"_version", "errors", "layout", "ledger", "papers"},
     1: {"nn", "checkpoint"},
     2: {"backbones"},
-    3: {"methods", "heads", "tasks"},
+    3: {"methods", "heads", "tasks", "fit", "naming"},
     4: {"adapted", "counting", "dense", "inject"},
     5: {"conflict", "data", "cli"},
     6: {"peft_dense", "__main__"},

@@ -6,7 +6,6 @@ import copy
 import dataclasses
 import os
 import warnings
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,14 +19,14 @@ from peft_dense.backbones import BackboneInfo, Family, examine, freeze, share, s
 from peft_dense.errors import (
     CheckpointError,
     HyperparameterError,
-    ImageSizeError,
-    ShapeError,
     UnknownNameError,
     UnsupportedModelError,
 )
+from peft_dense.fit import check_fit, checksum
 from peft_dense.ledger import Ledger
 from peft_dense.methods.base import Method
 from peft_dense.methods.base import method as find_method
+from peft_dense.naming import drop_duplicates, frozen_keys, restore_duplicates
 from peft_dense.nn import TaskDict
 
 __all__ = ["AdaptedBackbone"]
@@ -88,8 +87,8 @@ class AdaptedBackbone(nn.Module):
         for name, served in self._routes().items():
             self.paths[name] = self._new_path(served)
         self._follow_backbone()
-        self.register_state_dict_post_hook(_drop_duplicates)  # type: ignore[no-untyped-call]
-        self.register_load_state_dict_pre_hook(_restore_duplicates)  # type: ignore[no-untyped-call]
+        self.register_state_dict_post_hook(drop_duplicates)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(restore_duplicates)  # type: ignore[no-untyped-call]
         self.train(model.training)
 
     # ------------------------------------------------------------------ forward
@@ -103,7 +102,7 @@ class AdaptedBackbone(nn.Module):
             ImageSizeError: The stages can't divide the image.
         """
         wanted = self._wanted(tasks)
-        self._check_image(x)
+        self.info.check_images(x)
         made: dict[str, list[Tensor]] = {}
         for name, served in self._routes().items():
             here = [task for task in served if task in wanted]
@@ -136,41 +135,6 @@ class AdaptedBackbone(nn.Module):
                 raise UnknownNameError.of("task", task, self.tasks)
         return wanted
 
-    def _check_image(self, x: Tensor) -> None:
-        if x.ndim != 4 or x.shape[1] != 3:
-            raise ShapeError(
-                f"images have shape {tuple(x.shape)}; expected (B, 3, H, W). Add the batch axis "
-                "with x[None], or bring the channels to the front."
-            )
-        if not x.is_floating_point():
-            raise ShapeError(
-                f"images have dtype {x.dtype}; expected floating point. Convert with "
-                "x.float() / 255 and normalise as the backbone was trained."
-            )
-        info = self.info
-        height, width = int(x.shape[-2]), int(x.shape[-1])
-        if (height, width) == info.probed_size:
-            return
-        if info.multiple is None:
-            near = info.probed_size
-        elif height % info.multiple == 0 and width % info.multiple == 0:
-            return
-        else:
-            step = info.multiple
-            near = (
-                max(1, (height + step // 2) // step) * step,
-                max(1, (width + step // 2) // step) * step,
-            )
-        rule = (
-            f"takes only {near[0]}x{near[1]}"
-            if info.multiple is None
-            else f"needs sides divisible by {info.multiple}"
-        )
-        raise ImageSizeError(
-            f"image size {height}x{width}: {info.model} {rule}; the nearest size that works is "
-            f"{near[0]}x{near[1]}. Resize or pad the images."
-        )
-
     # ------------------------------------------------------------------ what is ours
 
     def adapter_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
@@ -180,7 +144,7 @@ class AdaptedBackbone(nn.Module):
 
     def adapter_state_dict(self) -> dict[str, Tensor]:
         """Return what this library added or unfroze, buffers included, each tensor once."""
-        frozen = self._frozen_keys()
+        frozen = frozen_keys(self.backbone, self.paths)
         state: dict[str, Tensor] = {}
         seen: set[int] = set()
         for name, tensor in self.state_dict(keep_vars=True).items():
@@ -301,7 +265,7 @@ class AdaptedBackbone(nn.Module):
             "backbone": {
                 "class": self.info.model,
                 "parameters": {name: list(s) for name, s in self.info.parameters.items()},
-                "weights": _checksum(self.backbone, self.info),
+                "weights": checksum(self.backbone, self.info),
             },
         }
 
@@ -321,10 +285,10 @@ class AdaptedBackbone(nn.Module):
                 "again."
             )
         info = examine(backbone, family, stacklevel=4)
-        _check_fit(config["backbone"]["parameters"], config["backbone"]["class"], info)
+        check_fit(config["backbone"]["parameters"], config["backbone"]["class"], info)
         how = find_method(config["method"], **config["hyperparameters"])
         adapted = cls(backbone, how.resolve(info), config["tasks"], info)
-        if config["backbone"]["weights"] != _checksum(adapted.backbone, info):
+        if config["backbone"]["weights"] != checksum(adapted.backbone, info):
             warnings.warn(
                 f"the adapters were trained on other weights of {info.model} than these; load the "
                 "same pretrained weights into the backbone first.",
@@ -497,26 +461,6 @@ class AdaptedBackbone(nn.Module):
         """Drop the path's name where all tasks share it."""
         return name.removeprefix(f"paths.{_SHARED_PATH}.") if self.method.one_path else name
 
-    def _frozen_keys(self) -> dict[str, str]:
-        """Map each path's state-dict key of a frozen tensor to the backbone's key of it."""
-        names = {id(parameter): name for name, parameter in self.backbone.named_parameters()}
-        keys: dict[str, str] = {}
-        for stored, path in self.paths._modules.items():
-            assert path is not None
-            for prefix, module in path.named_modules(remove_duplicate=False):
-                parameters = dict(module.named_parameters(recurse=False))
-                at = f"paths.{stored}.{prefix}." if prefix else f"paths.{stored}."
-                for leaf, parameter in parameters.items():
-                    if id(parameter) in names:
-                        keys[at + leaf] = f"backbone.{names[id(parameter)]}"
-                # Running statistics belong to whoever owns the weight beside them.
-                if all(id(parameter) in names for parameter in parameters.values()):
-                    for leaf, _ in module.named_buffers(recurse=False):
-                        source = f"{prefix}.{leaf}" if prefix else leaf
-                        if leaf not in module._non_persistent_buffers_set:
-                            keys[at + leaf] = f"backbone.{source}"
-        return keys
-
 
 class _Original:
     """Hold the original out of sight of ``nn.Module``; copies refer to the same one."""
@@ -526,67 +470,3 @@ class _Original:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Original:
         return self
-
-
-def _drop_duplicates(
-    module: AdaptedBackbone, state: dict[str, Any], prefix: str, _: dict[str, Any]
-) -> None:
-    """Name each frozen tensor once, under ``backbone``."""
-    for key in module._frozen_keys():
-        state.pop(prefix + key, None)
-
-
-def _restore_duplicates(
-    module: AdaptedBackbone, state: dict[str, Any], prefix: str, *_: Any
-) -> None:
-    """Give the paths back the names that saving dropped, and leave the original its values."""
-    for key, source in module._frozen_keys().items():
-        if prefix + source in state:
-            state[prefix + key] = state[prefix + source]
-    frozen = module.backbone.state_dict(keep_vars=True)
-    given = {name: state.get(f"{prefix}backbone.{name}") for name in frozen}
-    if any(
-        new is not None and new.shape == old.shape and not torch.equal(new.to(old), old)
-        for (name, old), new in zip(frozen.items(), given.values(), strict=True)
-    ):
-        for parameter in module.backbone.parameters():
-            parameter.data = parameter.data.clone()
-        for part in module.modules():
-            for leaf, buffer in part.named_buffers(recurse=False):
-                part._buffers[leaf] = buffer.clone()
-
-
-def _checksum(backbone: nn.Module, info: BackboneInfo) -> dict[str, str]:
-    """Tell one set of weights from another: type and CRC-32 of the used parameters."""
-    crc, kinds = 0, set()
-    for name, parameter in backbone.named_parameters():
-        if name in info.parameters:
-            values = parameter.detach().cpu().contiguous().flatten().view(torch.uint8)
-            crc = zlib.crc32(values.numpy().tobytes(), crc)
-            kinds.add(str(parameter.dtype).removeprefix("torch."))
-    return {"dtype": ",".join(sorted(kinds)), "crc32": f"{crc:08x}"}
-
-
-def _check_fit(saved: Mapping[str, Sequence[int]], name: str, info: BackboneInfo) -> None:
-    """Compare the parameters the adapters were made for with those that are there."""
-    here = {key: list(shape) for key, shape in info.parameters.items()}
-    missing, extra = sorted(saved.keys() - here.keys()), sorted(here.keys() - saved.keys())
-    shapes = [
-        f"{key} is {tuple(here[key])}, not {tuple(saved[key])}"
-        for key in saved
-        if key in here and list(saved[key]) != here[key]
-    ]
-    problems = [
-        f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-        for what, names in (
-            ("parameters it lacks", missing),
-            ("it has besides", extra),
-            ("of another shape", shapes),
-        )
-        if names
-    ]
-    if problems:
-        raise CheckpointError(
-            f"the adapters belong to a {name} and don't fit this {info.model}: "
-            f"{'; '.join(problems)}. Build the backbone as it was when they were trained."
-        )

@@ -4,7 +4,8 @@ from peft_dense.backbones.clone import freeze, own, share
 from peft_dense.backbones.edit import adapter_at, add_after, add_beside, replace, set_adapter
 from peft_dense.backbones.examine import examine
 from peft_dense.backbones.families import Family, family_of, register_family
-from peft_dense.backbones.sites import BackboneInfo, LinearSite, Site, probe
+from peft_dense.backbones.info import BackboneInfo, LinearSite, Site
+from peft_dense.backbones.sites import probe
 from peft_dense.backbones.taps import stage_outputs
 
 __all__ = [

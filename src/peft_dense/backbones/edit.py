@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from peft_dense.backbones.sites import Site
+from peft_dense.backbones.info import Site
 from peft_dense.errors import UnsupportedModelError
 from peft_dense.layout import from_channels_last, to_channels_last
 

@@ -9,7 +9,8 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from peft_dense.backbones.clone import PATH_MARK
 from peft_dense.backbones.families import Family, family_of
-from peft_dense.backbones.sites import BackboneInfo, probe
+from peft_dense.backbones.info import BackboneInfo
+from peft_dense.backbones.sites import probe
 from peft_dense.errors import UnsupportedModelError
 
 __all__ = ["examine"]

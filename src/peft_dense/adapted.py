@@ -297,7 +297,7 @@ class AdaptedBackbone(nn.Module):
         return adapted
 
     def eject(self) -> nn.Module:
-        """Return the original model, bit for bit as it was given."""
+        """Return the original model, bit for bit as it was given; deep copies return it too."""
         return self._original.model
 
     # ------------------------------------------------------------------ tasks come and go

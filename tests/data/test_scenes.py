@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import assume, given, settings
-from hypothesis import assume, strategies as st
+from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from peft_dense.data import Scenes

@@ -12,7 +12,7 @@ import timm
 
 import peft_dense
 from peft_dense.backbones import examine
-from peft_dense.methods import method, methods
+from peft_dense.methods import base, method, methods
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -53,6 +53,8 @@ def documented() -> set[str]:
 )
 def test_code_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    # A page may register a method of its own; the next test mustn't see it.
+    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
     exec(compile(code_of(page), str(page), "exec"), {"__name__": "__docs__"})
 
 

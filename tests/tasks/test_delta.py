@@ -6,63 +6,47 @@ import math
 
 import pytest
 
-from peft_dense.errors import UnknownNameError
-from peft_dense.tasks import delta_m
+from peft_dense import papers
+from peft_dense.errors import DataError, UnknownNameError
+from peft_dense.tasks import delta_m, task
+from peft_dense.tasks.scores import published, references
 
-NAMES = ("semseg", "human_parts", "sal", "normals")
-SINGLE_TASK = (67.21, 61.93, 62.35, 17.97)
-
-
-def row(*values: float) -> dict[str, float]:
-    return dict(zip(NAMES, values, strict=True))
-
-
-@pytest.mark.parametrize(
-    ("values", "printed"),
-    [
-        # Polyhistor, table 1
-        (SINGLE_TASK, 0.00),
-        ((63.14, 52.37, 58.39, 20.89), -11.02),
-        ((68.71, 62.13, 64.18, 17.35), 2.23),
-        ((68.57, 55.99, 60.64, 19.42), -4.60),
-        ((63.51, 52.35, 57.74, 21.07), -11.40),
-        ((62.96, 52.27, 58.31, 20.90), -11.18),
-        ((64.35, 52.54, 58.15, 21.07), -10.85),
-        ((70.12, 57.73, 61.90, 18.96), -2.17),
-        ((69.21, 57.38, 61.28, 18.83), -2.71),
-        ((70.21, 59.15, 62.29, 19.26), -1.83),
-        ((71.43, 60.73, 65.54, 17.77), 2.64),
-        ((70.87, 59.54, 65.47, 17.47), 2.34),
-        ((70.24, 59.12, 64.75, 17.40), 1.74),
-        # VMT-Adapter, tables 2 and 3
-        ((71.60, 60.67, 64.02, 16.41), 3.96),
-        ((67.99, 56.23, 60.96, 18.63), -3.49),
-        ((68.96, 56.71, 61.07, 17.92), -1.90),
-        ((71.26, 61.01, 63.76, 16.12), 4.27),
-        ((70.96, 60.82, 64.01, 16.39), 3.81),
-        ((70.03, 59.51, 62.45, 17.09), 1.34),
-        ((69.33, 59.15, 61.88, 17.55), 0.06),
-    ],
-)
-def test_published_rows(values: tuple[float, ...], printed: float) -> None:
-    assert delta_m(row(*values), row(*SINGLE_TASK)) == pytest.approx(printed, abs=0.02)
+SINGLE = references()["polyhistor_swin_tiny"]
+# VMT-Adapter rows whose printed gain isn't that of their printed metrics.
+MISPRINTED = {
+    "shared_relative_bias": -7.08,  # table 2 prints -9.56
+    "shared_adapter": -1.83,  # table 2: -0.64
+    "vmt ratio=8": 2.79,  # table 3: 3.02
+    "vmt_lite m=6": 0.40,  # table 3: 0.61
+}
 
 
-@pytest.mark.parametrize(
-    ("values", "printed", "computed"),
-    [
-        ((65.55, 54.44, 59.14, 19.52), -9.56, -7.09),  # table 2, Shared Relative bias
-        ((70.21, 59.15, 62.29, 19.26), -0.64, -1.83),  # table 2, Shared Adapter
-        ((71.34, 59.95, 63.48, 16.82), 3.02, 2.79),  # table 3, VMT-Adapter, ratio 8
-        ((69.85, 59.38, 61.95, 17.53), 0.61, 0.40),  # table 3, VMT-Adapter-Lite, m 6
-    ],
-)
-def test_vmt_adapter_rows_whose_gain_is_not_that_of_their_metrics(
-    values: tuple[float, ...], printed: float, computed: float
-) -> None:
-    found = delta_m(row(*values), row(*SINGLE_TASK))
-    assert found == pytest.approx(computed, abs=0.006)
-    assert found != pytest.approx(printed, abs=0.2)
+def test_reference_is_the_papers_single_task_full_fine_tuning() -> None:
+    assert SINGLE.values == {"semseg": 67.21, "human_parts": 61.93, "sal": 62.35, "normals": 17.97}
+    assert [task(name).metric for name in SINGLE.values] == list(SINGLE.metrics.values())
+    lower = tuple(name for name in SINGLE.values if not task(name).higher_is_better)
+    assert SINGLE.lower_is_better == lower
+    for name, reference in references().items():
+        assert reference.source.strip() and reference.protocol.strip(), name
+
+
+@pytest.mark.parametrize("row", [row for row in papers.ROWS if row.scores], ids=lambda r: r.label)
+def test_published_rows(row: papers.Row) -> None:
+    found = delta_m(published(row), SINGLE)
+    if row.label in MISPRINTED:
+        assert found == pytest.approx(MISPRINTED[row.label], abs=0.006)
+        assert found != pytest.approx(row.delta, abs=0.2)
+    else:
+        assert found == pytest.approx(row.delta, abs=0.02)
+
+
+def test_rows_have_the_cells_of_their_tables() -> None:
+    assert {row.label for row in papers.ROWS} == papers._CELLS.keys()
+    assert [row.label for row in papers.ROWS if not row.scores] == ["hyperformer ratio=32"]
+    with pytest.raises(DataError, match=r"print no metrics of hyperformer ratio=32, only Delta -0"):
+        published(next(row for row in papers.ROWS if not row.scores))
+    for row in papers.ROWS:
+        assert row.source.split("; ") == [papers.PLACES[place] for place in row.places.split()]
 
 
 def test_a_gain_is_positive_whichever_way_the_metric_goes() -> None:

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from peft_dense.errors import HyperparameterError, ShapeError
 from peft_dense.tasks import task
 
+LIMITS = (1.25, 1.5625, 1.953125)
+
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 2**16), st.integers(1, 6), st.integers(1, 6))
@@ -31,12 +33,15 @@ def test_loss_and_scores_equal_loops(seed: int, height: int, width: int) -> None
     if count:
         meter = depth.meter()
         meter.update(prediction, target)
-        near = sum(p > 0 and max(p / t, t / p) < 1.25 for p, t in pairs)
+        off = [max(p / t, t / p) if p > 0 else math.inf for p, t in pairs]
+        near = [100 * sum(each < limit for each in off) / count for limit in LIMITS]
         assert meter.compute() == pytest.approx(
             {
                 "rmse": math.sqrt(sum((p - t) ** 2 for p, t in pairs) / count),
                 "abs_rel": sum(abs(p - t) / t for p, t in pairs) / count,
-                "delta_1.25": 100 * near / count,
+                "delta_1.25": near[0],
+                "delta_1.25^2": near[1],
+                "delta_1.25^3": near[2],
             },
             rel=1e-4,
         )

@@ -82,8 +82,9 @@ def test_ignored_pixels_change_nothing(name: str, seed: int, height: int, width:
     kind = task(name)
     hidden = torch.rand(2, height, width) < 0.5
     target = ignore(kind, random_target(kind, 2, height, width), hidden)
-    one = torch.randn(2, kind.channels, height, width, requires_grad=True)
-    other = torch.where(hidden[:, None], torch.randn_like(one), one.detach())
+    one = torch.randn(2, kind.channels, height, width)
+    other = torch.where(hidden[:, None], torch.randn_like(one), one)
+    one = torch.where(hidden[:, None], math.nan, one).requires_grad_()
     loss = kind.loss(one, target)
     assert_close(kind.loss(other, target), loss.detach())
     assert scores(kind, (one, target)) == pytest.approx(scores(kind, (other, target)), nan_ok=True)
@@ -110,9 +111,86 @@ def test_meter_of_two_batches_is_the_meter_of_both_at_once(
     meters = kind.meter(), kind.meter()
     for meter, part in zip(meters, parts, strict=True):
         meter.update(*part)
-    for key, value in meters[1].state.items():
-        meters[0].state[key] += value
+    meters[0].merge_state(meters[1])
     assert meters[0].compute() == expected
+    assert meters[1].compute() == pytest.approx(scores(kind, parts[1]), nan_ok=True)
+
+
+@st.composite
+def splits(draw: st.DrawFn) -> tuple[int, list[float], list[int], int, int]:
+    """A seed, the share of ignored pixels of each sample, and how many samples each part has."""
+    hidden = draw(st.lists(st.sampled_from([0.0, 0.3, 0.9, 1.0]), min_size=2, max_size=6))
+    cuts = sorted(draw(st.sets(st.integers(1, len(hidden) - 1), min_size=1)))
+    sizes = [b - a for a, b in zip([0, *cuts], [*cuts, len(hidden)], strict=True)]
+    return draw(seeds), hidden, sizes, draw(sides), draw(sides)
+
+
+@every_task
+@few
+@given(split=splits())
+def test_losses_of_the_parts_add_up_to_the_loss_of_the_batch(
+    name: str, split: tuple[int, list[float], list[int], int, int]
+) -> None:
+    seed, hidden, sizes, height, width = split
+    torch.manual_seed(seed)
+    kind = task(name)
+    target = random_target(kind, len(hidden), height, width)
+    where = torch.rand(len(hidden), height, width) < torch.tensor(hidden)[:, None, None]
+    target = ignore(kind, target, where)
+    prediction = torch.randn(len(hidden), kind.channels, height, width, requires_grad=True)
+    whole = kind.counts(target)
+    parts = list(zip(prediction.split(sizes), target.split(sizes), strict=True))
+    assert whole.ndim == 1 and whole.dtype == torch.int64 and whole[0] == (~where).sum()
+    assert torch.equal(sum(kind.counts(part) for _, part in parts), whole)
+
+    expected = kind.loss(prediction, target)
+    assert torch.equal(kind.loss(prediction, target, whole), expected)
+    losses = [kind.loss(*part, whole) for part in parts]
+    assert_close(sum(losses), expected)
+    for loss, (_, part) in zip(losses, parts, strict=True):
+        assert loss.requires_grad
+        assert kind.counts(part)[0] > 0 or loss.item() == 0
+    found, truth = (
+        torch.autograd.grad(loss, prediction, retain_graph=True)[0]
+        for loss in (sum(losses), expected)
+    )
+    assert_close(found, truth)
+
+
+@every_task
+def test_mean_of_the_parts_is_not_the_loss_of_the_batch(name: str) -> None:
+    """So the law above needs its counts."""
+    torch.manual_seed(0)
+    kind = task(name)
+    hidden = torch.zeros(2, 4, 4, dtype=torch.bool)
+    hidden[1, 1:] = True
+    target = ignore(kind, random_target(kind, 2, 4, 4), hidden)
+    prediction = torch.randn(2, kind.channels, 4, 4)
+    means = [kind.loss(prediction[i : i + 1], target[i : i + 1]) for i in (0, 1)]
+    assert abs(sum(means) / 2 - kind.loss(prediction, target)) > 1e-3
+
+
+@every_task
+def test_counts_of_another_batch_are_refused(name: str) -> None:
+    kind = task(name)
+    target, prediction = random_target(kind, 2, 3, 4), torch.zeros(2, kind.channels, 3, 4)
+    counts = kind.counts(target)
+    for wrong in (counts - 1, counts.repeat(2), counts[0]):
+        with pytest.raises(ShapeError, match=rf"{name} got counts=.*own, \[24.*over all parts"):
+            kind.loss(prediction, target, wrong)
+    with pytest.raises(ShapeError, match=f"a {name} target has shape"):
+        kind.counts(target[None])
+
+
+def test_a_criterion_that_takes_the_mean_is_refused() -> None:
+    """Its parts wouldn't add up."""
+
+    class Mean(Depth):
+        def criterion(self, prediction: Tensor, target: Tensor, counts: Tensor) -> Tensor:
+            return super().criterion(prediction, target, counts).mean()
+
+    with pytest.raises(ShapeError, match=r"depth gave \(\); expected .* pixel, \(2, 3, 4\)"):
+        Mean().loss(torch.zeros(2, 1, 3, 4), torch.ones(2, 3, 4))
 
 
 @every_task

@@ -1,9 +1,9 @@
 """What a dense task is: what its files say, and the rules that hold for all of them.
 
-A task file says what is its own: how a label is read, the criterion on valid pixels, the meter, and
-how a prediction becomes a label and a label a picture. The rules that hold for every task stand
-here once: shapes are checked before use, a batch without any label costs exactly nothing, and truth
-and prediction are drawn alike.
+A task file says what is its own: how a label is read, what each pixel costs, the meter, and how a
+prediction becomes a label and a label a picture. The rules that hold for every task stand here
+once: shapes are checked before use, ignored pixels cost exactly nothing, the parts of a batch make
+up its loss, and truth and prediction are drawn alike.
 """
 
 from __future__ import annotations
@@ -59,26 +59,81 @@ class Task(ABC):
                 f"task {self.name} got channels={self.channels}; expected {expected}."
             )
 
-    def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
+    def loss(self, prediction: Tensor, target: Tensor, counts: Tensor | None = None) -> Tensor:
         """Reduce a batch to the scalar that training minimises, a mean over valid pixels.
 
         Where no pixel of the batch is valid the loss is exactly zero; it still depends on
         ``prediction``, whose gradient is then zero.
 
+        A large batch can come in parts, one after another or in several processes. The mean of the
+        parts' means isn't the mean of the batch, as one part may hold fewer valid pixels than
+        another. Given the whole batch's ``counts``, the loss is the part's share of the batch's
+        mean: the losses of all parts add up to the loss of the batch, and so do their gradients.
+        (``DistributedDataParallel`` averages gradients, so multiply by the number of processes.)
+
         Args:
             prediction: What the head gives out, at the size of the target.
             target: The labels, as the task's class describes them.
+            counts: The sum of :meth:`counts` over all parts of the batch that this is a part of;
+                by default this is the whole batch.
 
         Shape:
             ``(B, channels, H, W), (B, ..., H, W) -> ()``
 
         Raises:
-            ShapeError: If shapes or dtypes don't fit, or a label value can't be.
+            ShapeError: If shapes or dtypes don't fit, a label value can't be, ``counts`` aren't of
+                a batch with this part, or the task's criterion reduces.
+
+        Example:
+            >>> from peft_dense.tasks import task
+            >>> depth = task("depth")
+            >>> made, label = torch.zeros(2, 1, 1, 2), torch.tensor([[[1.0, 3.0]], [[5.0, 0.0]]])
+            >>> depth.loss(made, label)
+            tensor(3.)
+            >>> counts = sum(depth.counts(part) for part in label.split(1))
+            >>> [depth.loss(made[i : i + 1], label[i : i + 1], counts).item() for i in (0, 1)]
+            [1.3333333730697632, 1.6666666269302368]
         """
         target, valid = self.check(prediction, target)
-        if not valid.any():
-            return prediction[:0].float().sum()  # of nothing: zero even if a prediction is NaN
-        return self.criterion(prediction.float(), target, valid)
+        own = self.tally(target, valid)
+        if counts is not None:
+            counts = counts.to(own.device)
+            if counts.shape != own.shape or (counts < own).any():
+                raise ShapeError(
+                    f"task {self.name} got counts={counts.tolist()}; expected at least this part's "
+                    f"own, {own.tolist()}. Pass the sum of counts(target) over all parts."
+                )
+        counts = own if counts is None else counts
+        # What a head says of ignored pixels may be NaN; it must reach neither loss nor gradient.
+        made = prediction.masked_fill(~valid[:, None], 0).float()
+        costs = self.criterion(made, target, counts)
+        if costs.shape != valid.shape:
+            raise ShapeError(
+                f"the criterion of task {self.name} gave {tuple(costs.shape)}; expected the cost "
+                f"of each pixel, {tuple(valid.shape)}. Leave the mean to loss()."
+            )
+        return costs.masked_fill(~valid, 0).sum() / counts[0].clamp(min=1)
+
+    def counts(self, target: Tensor) -> Tensor:
+        """Count what the loss of a batch divides by; the counts of its parts add up to its own.
+
+        The first is the number of valid pixels. A task whose criterion needs more of the whole
+        batch has more, as its class says.
+
+        Args:
+            target: The labels, as the task's class describes them.
+
+        Shape:
+            ``(B, ..., H, W) -> (K,)`` int64, on the target's device
+
+        Raises:
+            ShapeError: If its shape or dtype doesn't fit, or a label value can't be.
+        """
+        return self.tally(*self.read(target))
+
+    def tally(self, target: Tensor, valid: Tensor) -> Tensor:
+        """Give :meth:`counts` of labels that are read already."""
+        return valid.sum()[None]
 
     def check(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Read ``target`` and raise unless ``prediction`` fits it.
@@ -135,8 +190,12 @@ class Task(ABC):
         """Check labels; give them in one form, and where they are valid ``(B, H, W)``."""
 
     @abstractmethod
-    def criterion(self, prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-        """Reduce checked float predictions and labels, some of them valid, to the loss."""
+    def criterion(self, prediction: Tensor, target: Tensor, counts: Tensor) -> Tensor:
+        """Give each pixel's cost ``(B, H, W)``, from float predictions and labels as read.
+
+        ``prediction`` is zero where the label isn't valid, and the cost there counts for nothing.
+        ``counts`` are those of the whole batch.
+        """
 
     @abstractmethod
     def meter(self) -> Meter:

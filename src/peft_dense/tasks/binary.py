@@ -41,29 +41,29 @@ class Binary(Task):
 def balanced_cross_entropy(
     logits: Tensor, marks: Tensor, positive_weight: Tensor | float
 ) -> Tensor:
-    r"""Reduce logits and marks to a mean of weighted binary cross-entropies.
+    r"""Turn logits and marks into weighted binary cross-entropies.
 
-    .. math:: -\frac{1}{N} \sum_i w\, y_i \log p_i + (1 - w)(1 - y_i) \log(1 - p_i),
+    .. math:: -w\, y_i \log p_i - (1 - w)(1 - y_i) \log(1 - p_i),
         \quad p = \sigma(\mathrm{logits})
 
     (class-balanced cross-entropy; Xie and Tu, "Holistically-Nested Edge Detection", ICCV 2015,
-    equation 2, as a mean).
+    equation 2, a pixel's term).
 
     Args:
-        logits: Logits of valid pixels.
+        logits: Logits.
         marks: Their labels, 0 or 1.
         positive_weight: Weight w of the marked pixels, 0 to 1.
 
     Shape:
-        ``(N,), (N,) -> ()``
+        ``(...), (...) -> (...)``
 
     Example:
-        >>> balanced_cross_entropy(torch.zeros(4), torch.tensor([1, 0, 0, 0]), 0.5).item() * 4
-        1.3862943649291992
+        >>> balanced_cross_entropy(torch.zeros(2), torch.tensor([1, 0]), 0.75)
+        tensor([0.5199, 0.1733])
     """
     marks = marks.to(logits.dtype)
     weight = marks * positive_weight + (1 - marks) * (1 - positive_weight)
-    return F.binary_cross_entropy_with_logits(logits, marks, weight)
+    return F.binary_cross_entropy_with_logits(logits, marks, weight, reduction="none")
 
 
 def count_above(prediction: Tensor, target: Tensor, valid: Tensor, thresholds: Tensor) -> Tensor:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from peft_dense.errors import HyperparameterError, ShapeError
 from peft_dense.tasks.base import Task
@@ -70,12 +70,12 @@ class Depth(Task):
             )
         return flat, valid
 
-    def criterion(self, prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-        """Give the mean absolute error over valid pixels."""
-        return F.l1_loss(prediction[:, 0][valid], target[valid])
+    def criterion(self, prediction: Tensor, target: Tensor, counts: Tensor) -> Tensor:
+        """Give each pixel's absolute error."""
+        return (prediction[:, 0] - target).abs()
 
     def meter(self) -> DepthMeter:
-        """Make a meter of ``rmse``, ``abs_rel`` and ``delta_1.25``."""
+        """Make a meter of ``rmse``, ``abs_rel`` and ``delta_*``."""
         return DepthMeter(self)
 
     def decide(self, prediction: Tensor) -> Tensor:
@@ -91,15 +91,22 @@ class DepthMeter(Meter):
     """Score depths p against truths t over all valid pixels.
 
     ``rmse``: root of the mean of (p - t)^2, in the unit of the labels; ``abs_rel``: mean of
-    abs(p - t) / t; ``delta_1.25``: share of pixels with max(p / t, t / p) < 1.25, in percent.
+    abs(p - t) / t; ``delta_1.25``, ``delta_1.25^2``, ``delta_1.25^3``: share of pixels with
+    max(p / t, t / p) below 1.25, its square and its cube, in percent.
     """
+
+    limits: ClassVar[dict[str, float]] = {
+        "delta_1.25": 1.25,
+        "delta_1.25^2": 1.25**2,
+        "delta_1.25^3": 1.25**3,
+    }
 
     def zeros(self) -> dict[str, Tensor]:
         """Give sums of errors, and counts."""
         return {
             "square": torch.zeros((), dtype=torch.float64),
             "relative": torch.zeros((), dtype=torch.float64),
-            "near": torch.zeros((), dtype=torch.int64),
+            "near": torch.zeros(len(self.limits), dtype=torch.int64),
             "pixels": torch.zeros((), dtype=torch.int64),
         }
 
@@ -107,18 +114,20 @@ class DepthMeter(Meter):
         """Sum the errors of valid pixels."""
         found, truth = prediction[:, 0][valid], target[valid]
         error = found - truth
+        limits = truth.new_tensor(list(self.limits.values()))[:, None]
         return {
             "square": error.square().sum(),
             "relative": (error.abs() / truth).sum(),
-            "near": ((found < 1.25 * truth) & (truth < 1.25 * found)).sum(),
+            "near": ((found < limits * truth) & (truth < limits * found)).sum(1),
             "pixels": valid.sum(),
         }
 
-    def compute(self) -> dict[str, float]:
-        """Give ``rmse``, ``abs_rel``, and ``delta_1.25`` in percent."""
-        pixels = self.state["pixels"]
+    def score(self, state: Mapping[str, Tensor]) -> dict[str, float]:
+        """Give ``rmse``, ``abs_rel``, and ``delta_*`` in percent."""
+        pixels = state["pixels"]
+        near = (100 * state["near"] / pixels).tolist()
         return {
-            "rmse": (self.state["square"] / pixels).sqrt().item(),
-            "abs_rel": (self.state["relative"] / pixels).item(),
-            "delta_1.25": (100 * self.state["near"] / pixels).item(),
+            "rmse": (state["square"] / pixels).sqrt().item(),
+            "abs_rel": (state["relative"] / pixels).item(),
+            **dict(zip(self.limits, near, strict=True)),
         }

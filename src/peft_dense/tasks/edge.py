@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -49,10 +50,9 @@ class Edge(Binary):
                 "0 and 1, such as 0.95."
             )
 
-    def criterion(self, prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-        """Give the weighted cross-entropy over valid pixels."""
-        logits = prediction[:, 0][valid]
-        return balanced_cross_entropy(logits, target[valid], self.positive_weight)
+    def criterion(self, prediction: Tensor, target: Tensor, counts: Tensor) -> Tensor:
+        """Give each pixel's weighted cross-entropy."""
+        return balanced_cross_entropy(prediction[:, 0], target, self.positive_weight)
 
     def meter(self) -> EdgeMeter:
         """Make a meter of ``F``."""
@@ -79,6 +79,6 @@ class EdgeMeter(Meter):
         """Count pixels above each threshold."""
         return {"above": count_above(prediction, target, valid, self.thresholds).sum(0)}
 
-    def compute(self) -> dict[str, float]:
+    def score(self, state: Mapping[str, Tensor]) -> dict[str, float]:
         """Give ``F`` in percent."""
-        return {"F": best_f(self.state["above"], 1.0)}
+        return {"F": best_f(state["above"], 1.0)}

@@ -1,12 +1,16 @@
-"""What a meter is: sums over batches, and the metrics they give."""
+"""What a meter is: sums over batches and processes, and the metrics they give."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
+
+from peft_dense.errors import DataError
 
 if TYPE_CHECKING:
     from peft_dense.tasks.base import Task
@@ -15,11 +19,16 @@ __all__ = ["Meter"]
 
 
 class Meter(ABC):
-    """Sum what metrics need over batches.
+    """Sum what metrics need over batches and processes.
 
-    All it knows is in ``state``, plain tensors on the CPU, each the sum of its batches: two meters
-    merge by adding their states. Scores that are shares are in percent; errors have the unit of
-    the label. Where nothing has been seen, scores are NaN.
+    All it knows is in ``state``, plain tensors on the CPU, each the sum of its batches. So two
+    meters merge by adding their states, and several processes score a data set together by adding
+    theirs: it is used as a metric of ``torchmetrics`` is, by ``update``, ``compute`` and ``reset``.
+    Scores that are shares are in percent; errors have the unit of the label. Where nothing has been
+    seen, scores are NaN.
+
+    A meter of your own says what an empty state is (:meth:`zeros`), what a batch adds to it
+    (:meth:`count`) and which metrics it gives (:meth:`score`).
 
     Args:
         task: The task that checks predictions and labels.
@@ -34,7 +43,13 @@ class Meter(ABC):
         >>> meter.update(logits, torch.tensor([[[0, 0, 1]]]))
         >>> meter.compute()
         {'mIoU': 50.0}
+        >>> meter(logits, torch.tensor([[[0, 1, 1]]]))  # of this batch
+        {'mIoU': 100.0}
+        >>> meter.compute()  # of both
+        {'mIoU': 70.83333333333333}
     """
+
+    state: dict[str, Tensor]
 
     def __init__(self, task: Task) -> None:
         self.task = task
@@ -44,7 +59,6 @@ class Meter(ABC):
         """Forget every batch."""
         self.state = self.zeros()
 
-    @torch.no_grad()
     def update(self, prediction: Tensor, target: Tensor) -> None:
         """Add a batch.
 
@@ -54,9 +68,53 @@ class Meter(ABC):
         Raises:
             ShapeError: If shapes or dtypes don't fit, or a label value can't be.
         """
-        target, valid = self.task.check(prediction, target)
-        for name, value in self.count(prediction.float(), target, valid).items():
-            self.state[name] += value.to(self.state[name])
+        self._add(self._of(prediction, target))
+
+    def forward(self, prediction: Tensor, target: Tensor) -> dict[str, float]:
+        """Add a batch, and give the metrics of this batch alone, in this process.
+
+        Shape:
+            ``(B, channels, H, W), (B, ..., H, W) -> {}``
+
+        Raises:
+            ShapeError: If shapes or dtypes don't fit, or a label value can't be.
+        """
+        batch = self._of(prediction, target)
+        self._add(batch)
+        return self.score(batch)
+
+    def __call__(self, prediction: Tensor, target: Tensor) -> dict[str, float]:
+        """Do as :meth:`forward` does."""
+        return self.forward(prediction, target)
+
+    def merge_state(self, other: Meter) -> None:
+        """Add what another meter, made alike, has seen.
+
+        Raises:
+            DataError: If it measures something else.
+        """
+        # All that makes a meter but its sums: the task with its classes, a tolerance ...
+        mine, theirs = ({**vars(each), "state": None} for each in (self, other))
+        if type(self) is not type(other) or mine != theirs:
+            differ = [name for name in mine if mine[name] != theirs.get(name)] or ["class"]
+            raise DataError(
+                f"a {type(self).__name__} of {self.task.name} can't take in a "
+                f"{type(other).__name__} of {other.task.name} that differs in "
+                f"{', '.join(differ)}. Make both by the same task's meter()."
+            )
+        self._add(other.state)
+
+    def compute(self, *, sync: bool = True) -> dict[str, float]:
+        """Give the metrics of all batches so far.
+
+        Where ``torch.distributed`` runs, of those of all processes together, each of which holds a
+        share of the data, even none; the state stays the process's own. Every process must call it
+        then, and each gets the same.
+
+        Args:
+            sync: Whether to ask the other processes. Without, the metrics are of this one's share.
+        """
+        return self.score(_summed(self.state) if sync else self.state)
 
     @abstractmethod
     def zeros(self) -> dict[str, Tensor]:
@@ -67,5 +125,38 @@ class Meter(ABC):
         """Give what a batch adds to the state."""
 
     @abstractmethod
-    def compute(self) -> dict[str, float]:
-        """Give the metrics of all batches so far."""
+    def score(self, state: Mapping[str, Tensor]) -> dict[str, float]:
+        """Give the metrics of a state."""
+
+    @torch.no_grad()
+    def _of(self, prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Give the state that a batch alone would make."""
+        label, valid = self.task.check(prediction, target)
+        counts = self.count(prediction.float(), label, valid)
+        return {name: counts[name].to(zero) for name, zero in self.zeros().items()}
+
+    def _add(self, state: Mapping[str, Tensor]) -> None:
+        for name, value in state.items():
+            self.state[name] += value
+
+
+def _summed(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Sum a state over all processes, if there are several."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return state
+    device = _device(dist.get_backend_config())
+    total = {name: value.to(device, copy=True) for name, value in state.items()}
+    for value in total.values():
+        dist.all_reduce(value)
+    return {name: value.cpu() for name, value in total.items()}
+
+
+def _device(backends: str) -> torch.device:
+    """Pick where tensors must be to be sent: the CPU if it can, as gloo's, else as NCCL's.
+
+    Example:
+        >>> _device("cpu:gloo,cuda:gloo"), _device("cuda:nccl")
+        (device(type='cpu'), device(type='cuda'))
+    """
+    kinds = [each.split(":")[0] for each in backends.split(",")]
+    return torch.device("cpu" if "cpu" in kinds else kinds[0])

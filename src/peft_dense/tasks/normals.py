@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -60,11 +61,10 @@ class Normals(Task):
             )
         return F.normalize(target, dim=1), valid
 
-    def criterion(self, prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-        """Give the mean L1 distance of unit vectors over valid pixels."""
-        found, truth = _select(prediction, valid), _select(target, valid)
+    def criterion(self, prediction: Tensor, target: Tensor, counts: Tensor) -> Tensor:
+        """Give each pixel's L1 distance of unit vectors, a mean over channels."""
         # The bound keeps the gradient at a zero prediction from 1 / 1e-12, PyTorch's default.
-        return F.l1_loss(F.normalize(found, dim=-1, eps=1e-6), truth)
+        return (F.normalize(prediction, dim=1, eps=1e-6) - target).abs().mean(1)
 
     def meter(self) -> NormalsMeter:
         """Make a meter of ``mErr``, ``rmse`` and ``within_*``."""
@@ -112,13 +112,13 @@ class NormalsMeter(Meter):
             "pixels": valid.sum(),
         }
 
-    def compute(self) -> dict[str, float]:
+    def score(self, state: Mapping[str, Tensor]) -> dict[str, float]:
         """Give ``mErr`` and ``rmse`` in degrees, ``within_*`` in percent."""
-        pixels = self.state["pixels"]
-        within = (100 * self.state["within"] / pixels).tolist()
+        pixels = state["pixels"]
+        within = (100 * state["within"] / pixels).tolist()
         return {
-            "mErr": (self.state["angle"] / pixels).item(),
-            "rmse": (self.state["square"] / pixels).sqrt().item(),
+            "mErr": (state["angle"] / pixels).item(),
+            "rmse": (state["square"] / pixels).sqrt().item(),
             **{
                 f"within_{limit:g}": share for limit, share in zip(self.limits, within, strict=True)
             },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -22,7 +23,7 @@ class Sal(Binary):
 
     The loss is the balanced cross-entropy whose weight of salient pixels is the share of the other
     ones among the batch's valid pixels. A batch with one kind only has nothing to balance: its loss
-    is zero.
+    is zero. So its :meth:`counts` are two: valid pixels, and the salient ones of them.
 
     Shape:
         prediction ``(B, 1, H, W)`` logits; target ``(B, H, W)`` 0 or 1, 255 ignored
@@ -35,10 +36,14 @@ class Sal(Binary):
     name: ClassVar[str] = "sal"
     metric: ClassVar[str] = "mIoU"
 
-    def criterion(self, prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-        """Give the balanced cross-entropy over valid pixels."""
-        marks = target[valid]
-        return balanced_cross_entropy(prediction[:, 0][valid], marks, 1 - marks.float().mean())
+    def tally(self, target: Tensor, valid: Tensor) -> Tensor:
+        """Count valid pixels, and the salient ones of them."""
+        return torch.stack([valid.sum(), (target == 1).sum()])
+
+    def criterion(self, prediction: Tensor, target: Tensor, counts: Tensor) -> Tensor:
+        """Give each pixel's balanced cross-entropy."""
+        pixels, salient = counts
+        return balanced_cross_entropy(prediction[:, 0], target, 1 - salient / pixels.clamp(min=1))
 
     def meter(self) -> SaliencyMeter:
         """Make a meter of ``mIoU`` and ``maxF``."""
@@ -79,7 +84,7 @@ class SaliencyMeter(Meter):
             "above": count_above(prediction, target, valid, self.fine).sum(0),
         }
 
-    def compute(self) -> dict[str, float]:
+    def score(self, state: Mapping[str, Tensor]) -> dict[str, float]:
         """Give ``mIoU`` and ``maxF`` in percent."""
-        iou = self.state["iou"] / self.state["images"]
-        return {"mIoU": 100 * iou.max().item(), "maxF": best_f(self.state["above"], 0.3)}
+        iou = state["iou"] / state["images"]
+        return {"mIoU": 100 * iou.max().item(), "maxF": best_f(state["above"], 0.3)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -54,9 +55,9 @@ class Segmentation(Task):
         """Check classes; the pixels that aren't 255 are valid."""
         return read_classes(target, self.channels, self.name)
 
-    def criterion(self, prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-        """Give the mean cross-entropy over valid pixels."""
-        return F.cross_entropy(prediction, target, ignore_index=IGNORE)
+    def criterion(self, prediction: Tensor, target: Tensor, counts: Tensor) -> Tensor:
+        """Give each pixel's cross-entropy."""
+        return F.cross_entropy(prediction, target, ignore_index=IGNORE, reduction="none")
 
     def meter(self) -> ConfusionMeter:
         """Make a meter of ``mIoU``."""
@@ -93,9 +94,9 @@ class ConfusionMeter(Meter):
         counts = torch.bincount(pairs, minlength=classes**2)
         return {"confusion": rearrange(counts, "(truth found) -> truth found", truth=classes)}
 
-    def compute(self) -> dict[str, float]:
+    def score(self, state: Mapping[str, Tensor]) -> dict[str, float]:
         """Give ``mIoU`` in percent."""
-        counts = self.state["confusion"].double()
+        counts = state["confusion"].double()
         both = counts.diagonal()
         either = counts.sum(0) + counts.sum(1) - both
         seen = either > 0

@@ -1,0 +1,66 @@
+"""How the texts of the command line become values."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+from typing import Any
+
+__all__ = ["channels", "json_object", "names", "setting"]
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Split names at commas.
+
+    Example:
+        >>> names("semseg, edge")
+        ('semseg', 'edge')
+    """
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names) or len(set(names)) != len(names):
+        raise argparse.ArgumentTypeError(f"{text!r}; expected names parted by commas, each once")
+    return names
+
+
+def channels(text: str) -> dict[str, int]:
+    """Split ``task=number`` at commas.
+
+    Example:
+        >>> channels("semseg=21,depth=1")
+        {'semseg': 21, 'depth': 1}
+    """
+    try:
+        pairs = [part.split("=") for part in text.split(",")]
+        return {name.strip(): int(count) for name, count in pairs}
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}; expected e.g. semseg=21,depth=1") from None
+
+
+def setting(text: str) -> tuple[str, Any]:
+    """Split ``name=value`` and read the value as Python; words parted by commas are a tuple."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r}; expected name=value, e.g. ratio=8")
+    words = {"true": True, "false": False, "none": None}
+    if value.lower() in words:
+        return name, words[value.lower()]
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, tuple(value.split(",")) if "," in value else value
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Example:
+        >>> json_object('{"img_size": 448}')
+        {'img_size': 448}
+    """
+    try:
+        return dict(json.loads(text))
+    except (ValueError, TypeError):
+        raise argparse.ArgumentTypeError(
+            f'{text!r}; expected JSON as {{"img_size": 448}}'
+        ) from None

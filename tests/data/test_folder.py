@@ -145,6 +145,20 @@ def test_classes_are_those_of_the_file(root: Path) -> None:
         _ = DenseFolder(root, "val", TASKS).classes
 
 
+def test_files_are_those_that_are_read(root: Path) -> None:
+    data = DenseFolder(root, "train", TASKS)
+    folders = {"a": ("images/a.png", "semseg/a.png", "normals/a.png", "depth/a.npy")}
+    folders["b"] = ("images/b.jpg", "normals/b.npy", "depth/b.png")
+    for name, expected in folders.items():
+        files = data.files(name)
+        assert list(files) == [
+            task for task in ("image", *TASKS) if name == "a" or task != "semseg"
+        ]
+        assert [str(path.relative_to(root)) for path in files.values()] == list(expected)
+    with pytest.raises(DataError, match="no image .*ghost"):
+        data.files("ghost")
+
+
 def test_available_tasks_are_the_label_folders(root: Path) -> None:
     assert available_tasks(root) == ["depth", "edge", "normals", "semseg"]
 
@@ -187,7 +201,9 @@ def test_unreadable_file_is_named(root: Path, name: str) -> None:
 
 def test_label_of_another_size(root: Path) -> None:
     save(root / "semseg" / "b.png", np.zeros((WIDTH, HEIGHT), np.uint8))
-    expected = rf"semseg.b.png is {WIDTH} x {HEIGHT}, its image {HEIGHT} x {WIDTH}.*nearest"
+    expected = (
+        rf"semseg.b.png is {WIDTH} x {HEIGHT}, its image {HEIGHT} x {WIDTH} .*images.b.jpg.*nearest"
+    )
     with pytest.raises(DataError, match=expected):
         DenseFolder(root, "val", TASKS)[0]
 
@@ -198,6 +214,8 @@ def test_label_of_another_size(root: Path) -> None:
         ("semseg", np.zeros((HEIGHT, WIDTH, 3)), "class labels are one channel"),
         ("semseg", np.full((HEIGHT, WIDTH), 0.5), "classes are whole numbers from 0"),
         ("semseg", np.full((HEIGHT, WIDTH), -1), "holds -1 to -1; classes are whole numbers"),
+        ("semseg", np.full((HEIGHT, WIDTH), np.nan), "classes are whole numbers"),
+        ("semseg", np.full((HEIGHT, WIDTH), "sky"), "one channel, .H, W., of numbers"),
         ("normals", np.zeros((HEIGHT, WIDTH)), "normals have three channels"),
         ("depth", np.zeros((HEIGHT, WIDTH, 3)), "depth is one channel"),
         ("depth", np.zeros((HEIGHT, WIDTH), np.uint8), "16-bit PNG in millimetres"),

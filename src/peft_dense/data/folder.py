@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from peft_dense.data.labels import Item, blank_label, read_image, read_label
+from peft_dense.data.labels import Item, read_label
+from peft_dense.data.reading import LabelledFiles, by, find, read_ids
 from peft_dense.errors import DataError
 
 __all__ = ["DenseFolder", "available_tasks", "collate"]
@@ -20,7 +20,7 @@ _IMAGES = (".jpg", ".jpeg", ".png")
 _LABELS = (".png", ".npy")
 
 
-class DenseFolder(Dataset[Item]):
+class DenseFolder(LabelledFiles):
     """Read images and their dense labels from a folder.
 
     ::
@@ -58,13 +58,10 @@ class DenseFolder(Dataset[Item]):
         tasks: Sequence[str],
         transform: Callable[[Item], Item] | None = None,
     ) -> None:
-        self.root = Path(root)
-        self.split = split
-        self.tasks = tuple(tasks)
-        self.transform = transform
-        self.ids = _read_split(self.root, split)
-        self._images = [_image_path(self.root, name) for name in self.ids]
-        there = available_tasks(self.root)
+        there = available_tasks(root)
+        super().__init__(Path(root), split, tasks, transform, read_ids(Path(root), split))
+        for name in self.ids:
+            self._image(name)
         for task in self.tasks:
             if task not in there:
                 near = difflib.get_close_matches(task, there, n=1, cutoff=0.5)
@@ -85,30 +82,35 @@ class DenseFolder(Dataset[Item]):
         except (ValueError, AttributeError, TypeError) as error:
             raise DataError(f"{path} isn't JSON of the form {{task: [names]}}: {error}.") from error
 
-    def __len__(self) -> int:
-        return len(self.ids)
+    def files(self, name: str) -> dict[str, Path]:
+        """Give the files that an item is read from.
 
-    def __getitem__(self, index: int) -> Item:
-        name, path = self.ids[index], self._images[index]
-        image = read_image(path)
-        height, width = image.shape[-2:]
-        item: Item = {"image": image}
-        for task in self.tasks:
-            item[task] = self._label(task, name, height, width)
-        item["meta"] = {"id": name, "size": (height, width)}
-        return self.transform(item) if self.transform else item
+        Args:
+            name: Id of an image.
 
-    def _label(self, task: str, name: str, height: int, width: int) -> Tensor:
-        path = _find(self.root / task, name, _LABELS)
+        Returns:
+            ``image``, and one path a task; a task without a label for this image has no entry.
+
+        Raises:
+            DataError: If there is no such image.
+        """
+        labels = {task: find(self.root / task, name, _LABELS) for task in self.tasks}
+        there = {task: path for task, path in labels.items() if path is not None}
+        return {"image": self._image(name), **there}
+
+    def _image(self, name: str) -> Path:
+        path = find(self.root / "images", name, _IMAGES)
         if path is None:
-            return blank_label(task, height, width)
-        label = read_label(path, task)
-        if label.shape[-2:] != (height, width):
             raise DataError(
-                f"label {path} is {_by(label.shape[-2:])}, its image {_by((height, width))} "
-                "(height x width); a label has the size of its image: resample it, nearest."
+                f"no image {self.root / 'images' / name} with any of {', '.join(_IMAGES)}; add "
+                f"it, or take {name!r} off the list."
             )
-        return label
+        return path
+
+    def _label(
+        self, task: str, name: str, files: Mapping[str, Path], size: tuple[int, int]
+    ) -> Tensor | None:
+        return read_label(files[task], task) if task in files else None
 
 
 def available_tasks(root: str | Path) -> list[str]:
@@ -143,7 +145,7 @@ def collate(items: Sequence[Item]) -> Item:
     sizes = sorted({tuple(item["image"].shape[-2:]) for item in items})
     if len(sizes) > 1:
         raise DataError(
-            f"images of {' and '.join(_by(size) for size in sizes[:3])} (height x width) can't be "
+            f"images of {' and '.join(by(size) for size in sizes[:3])} (height x width) can't be "
             "stacked; give the data set transform=Resize((height, width)), or use batches of one."
         )
     return {
@@ -152,34 +154,3 @@ def collate(items: Sequence[Item]) -> Item:
         else torch.stack([item[name] for item in items])
         for name in items[0]
     }
-
-
-def _read_split(root: Path, split: str) -> list[str]:
-    available_tasks(root)  # says so if the folder itself is missing
-    path = root / f"{split}.txt"
-    if not path.is_file():
-        there = ", ".join(sorted(p.stem for p in root.glob("*.txt"))) or "none"
-        raise DataError(f"no list {path} for split {split!r}; there are: {there}.")
-    ids = [line.strip() for line in path.read_text().splitlines() if line.strip()]
-    if not ids:
-        raise DataError(f"{path} is empty; it lists one image id a line.")
-    return ids
-
-
-def _image_path(root: Path, name: str) -> Path:
-    path = _find(root / "images", name, _IMAGES)
-    if path is None:
-        raise DataError(
-            f"no image {root / 'images' / name} with any of {', '.join(_IMAGES)}; add it, or take "
-            f"{name!r} off the list."
-        )
-    return path
-
-
-def _find(folder: Path, name: str, suffixes: Sequence[str]) -> Path | None:
-    paths = (folder / f"{name}{suffix}" for suffix in suffixes)
-    return next((path for path in paths if path.is_file()), None)
-
-
-def _by(shape: Sequence[int]) -> str:
-    return f"{shape[0]} x {shape[1]}"

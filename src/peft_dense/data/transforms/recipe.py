@@ -1,0 +1,91 @@
+"""Colour, and the usual augmentation of dense prediction in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torchvision.transforms import v2
+
+from peft_dense.data.labels import Item
+from peft_dense.data.transforms.joint import Compose, jointly
+from peft_dense.data.transforms.moves import RandomFlip, RandomRotation, RandomScaleCrop
+from peft_dense.errors import HyperparameterError
+
+__all__ = ["ColorJitter", "augmentation"]
+
+
+class ColorJitter:
+    """Change the colours of the image at random, in random order; labels stay as they are.
+
+    Args:
+        brightness: A factor is drawn from 1 - b to 1 + b, or from a given pair.
+        contrast: As brightness.
+        saturation: As brightness.
+        hue: A shift is drawn from -h to h, h at most 0.5, or from a given pair.
+
+    Raises:
+        HyperparameterError: If one of them is out of range.
+
+    Example:
+        >>> import torch
+        >>> item = {"image": torch.rand(3, 4, 4), "sal": torch.ones(4, 4, dtype=torch.int64)}
+        >>> jittered = ColorJitter(brightness=0.4, hue=0.1)(item)
+        >>> torch.equal(jittered["image"], item["image"]), jittered["sal"].unique().tolist()
+        (False, [1])
+    """
+
+    def __init__(
+        self,
+        brightness: float | tuple[float, float] = 0,
+        contrast: float | tuple[float, float] = 0,
+        saturation: float | tuple[float, float] = 0,
+        hue: float | tuple[float, float] = 0,
+    ) -> None:
+        try:
+            self.jitter = v2.ColorJitter(brightness, contrast, saturation, hue)
+        except (TypeError, ValueError) as error:
+            raise HyperparameterError(
+                f"{brightness=}, {contrast=}, {saturation=}, {hue=}: expected numbers from 0, or "
+                f"pairs smallest <= largest; hue at most 0.5. ({error})"
+            ) from error
+
+    def __call__(self, item: Item) -> Item:
+        """Change the image of one item."""
+        return jointly(self.jitter, item)
+
+
+def augmentation(
+    size: Sequence[int],
+    *,
+    scale: tuple[float, float] = (0.75, 1.25),
+    rotation: float = 0,
+    colour: float = 0,
+    flip: float = 0.5,
+) -> Compose:
+    """Compose the usual training transform: rotate, scale and crop, mirror, change colours.
+
+    Rotation comes first, at the native proportions, where an angle is an angle.
+
+    Args:
+        size: Height and width of the result.
+        scale: Smallest and largest zoom (`RandomScaleCrop`).
+        rotation: Largest angle in degrees, either way; 0: none.
+        colour: Strength of `ColorJitter`, of the hue a quarter of it; 0: none.
+        flip: Probability of being mirrored.
+
+    Raises:
+        HyperparameterError: If one of them is out of range.
+
+    Example:
+        >>> import torch
+        >>> train = augmentation((4, 4), rotation=10, colour=0.4)
+        >>> [type(transform).__name__ for transform in train.transforms]
+        ['RandomRotation', 'RandomScaleCrop', 'RandomFlip', 'ColorJitter']
+    """
+    steps: list[Callable[[Any], Any]] = [RandomScaleCrop(size, scale), RandomFlip(flip)]
+    if rotation:
+        steps.insert(0, RandomRotation(rotation))
+    if colour:
+        steps.append(ColorJitter(colour, colour, colour, colour / 4))
+    return Compose(*steps)

@@ -20,8 +20,9 @@ FLOORS = {
     2: {"backbones"},
     3: {"methods", "heads", "tasks", "fit", "naming"},
     4: {"adapted", "counting", "dense", "inject"},
-    5: {"conflict", "data", "cli"},
-    6: {"peft_dense", "__main__"},
+    5: {"conflict", "data"},
+    6: {"cli", "training"},
+    7: {"peft_dense", "__main__"},
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
 OPEN_FLOORS = (0, 4)

@@ -15,6 +15,9 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+pytest.importorskip("accelerate")
+pytest.importorskip("tensorboard")
+
 from peft_dense import DenseModel
 from peft_dense.data import Scenes
 from peft_dense.errors import (
@@ -24,19 +27,20 @@ from peft_dense.errors import (
     PeftDenseError,
     UnknownNameError,
 )
+from peft_dense.tasks import task
+from peft_dense.training import evaluate, make_backbone, make_data, table
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "train.py"
 BACKBONE_ARGS = {"img_size": 32, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2]}
 TINY = [
     *("--image-size", "32", "64", "--scenes", "4", "3", "--batch", "2", "--head-width", "8"),
     *("--backbone-args", json.dumps({**BACKBONE_ARGS, "window_size": 4})),
-    *("--pictures", "2", "--device", "cpu"),
+    *("--pictures", "2", "--cpu"),
 ]
 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    pytest.importorskip("tensorboard")
     spec = importlib.util.spec_from_file_location("train_example", SCRIPT)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -73,9 +77,9 @@ def test_results_and_log_agree(run: Path, method: str) -> None:
         for row in rows
         if row["split"] == "val" and row["step"] == "2"
     }
-    for task, metrics in result["scores"].items():
+    for name, metrics in result["scores"].items():
         for metric, value in metrics.items():
-            assert last[task, metric] == pytest.approx(value, rel=1e-4, nan_ok=True)
+            assert last[name, metric] == pytest.approx(value, rel=1e-4, nan_ok=True)
     assert list((run / method).glob("events.out.tfevents.*"))
 
 
@@ -98,31 +102,30 @@ def test_grid_has_a_cell_for_image_truth_and_prediction(run: Path, method: str) 
 def test_checkpoint_gives_the_scores_again(run: Path, script: ModuleType, method: str) -> None:
     args = script.parse(TINY)
     torch.manual_seed(0)  # the random backbone of the run
-    model = DenseModel.load(run / method / "last", script.make_backbone(args))
-    known, _, val = script.make_data(args)
-    loader = torch.utils.data.DataLoader(val, 2, collate_fn=script.data.collate)
-    scores = script.evaluate(model, known, loader, args)
+    model = DenseModel.load(run / method / "last", make_backbone(args))
+    known, _, val = make_data(args)
+    scores = evaluate(model, known, val, batch=2)
     result = json.loads((run / method / "results.json").read_text())
-    for task, metrics in scores.items():
-        assert metrics == pytest.approx(result["scores"][task], rel=1e-5, nan_ok=True)
+    for name, metrics in scores.items():
+        assert metrics == pytest.approx(result["scores"][name], rel=1e-5, nan_ok=True)
     assert (run / method / "best" / "peft_dense.safetensors").exists()
 
 
-def test_table_ranks_against_decoders_only(script: ModuleType) -> None:
-    known = {"sal": script.task("sal"), "depth": script.task("depth")}
-    counts = {"encoder": 5, "all": 1234567, "seconds": 3.2}
+def test_table_ranks_against_decoders_only() -> None:
+    known = {"sal": task("sal"), "depth": task("depth")}
+    counts = {"encoder": 5, "all": 1234567, "seconds": 3.2, "peak_memory": 3 * 2**29}
     results = [
-        {"method": "lora", "primary": {"sal": 60.0, "depth": 1.0}, **counts},
-        {"method": "decoders_only", "primary": {"sal": 50.0, "depth": 2.0}, **counts},
+        {"label": "lora", "primary": {"sal": 60.0, "depth": 1.0}, **counts},
+        {"label": "decoders_only", "primary": {"sal": 50.0, "depth": 2.0}, **counts},
     ]
-    lines = script.table(results, known).splitlines()
+    lines = table(results, known).splitlines()
     assert lines[0].split() == [
         *("method", "sal", "mIoU↑", "depth", "rmse↓", "Delta", "%"),
-        *("encoder", "all", "params", "seconds"),
+        *("encoder", "all", "params", "seconds", "peak", "GiB"),
     ]
-    assert lines[2].split() == ["lora", "60.00", "1.00", "+35.00", "5", "1,234,567", "3"]
+    assert lines[2].split() == ["lora", "60.00", "1.00", "+35.00", "5", "1,234,567", "3", "1.50"]
     assert "+0.00" in lines[3] and "gain over decoders_only" in lines[-1]
-    assert "gain over lora" in script.table(results[:1], known)
+    assert "gain over lora" in table(results[:1], known)
 
 
 def test_own_images_and_weights(script: ModuleType, tmp_path: Path) -> None:
@@ -142,7 +145,7 @@ def test_own_images_and_weights(script: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "classes.json").write_text(
         json.dumps({"semseg": list("abcde"), "sal": ["no", "y"]})
     )
-    net = script.make_backbone(script.parse(TINY))
+    net = make_backbone(script.parse(TINY))
     with torch.no_grad():
         net.patch_embed.proj.weight.fill_(0.25)
     state = {name: v.half() for name, v in net.state_dict().items() if "attn_mask" not in name}
@@ -156,7 +159,7 @@ def test_own_images_and_weights(script: ModuleType, tmp_path: Path) -> None:
     assert np.isnan(result["primary"]["sal"])  # no label at all
     config = json.loads((out / "shared_lora" / "last" / "peft_dense.json").read_text())
     assert config["heads"]["channels"] == {"sal": 1, "semseg": 5}
-    loaded = script.make_backbone(script.parse([*TINY, *options]))
+    loaded = make_backbone(script.parse([*TINY, *options]))
     assert (loaded.patch_embed.proj.weight == 0.25).all()
 
 

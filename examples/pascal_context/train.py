@@ -1,0 +1,69 @@
+#!/usr/bin/env python
+"""Train on PASCAL-Context as Polyhistor and VMT-Adapter do, or on any data set with their recipe.
+
+    peft-dense data check /data/PASCAL_MT
+    python examples/pascal_context/train.py --data /data/PASCAL_MT --method vmt_lite
+    python examples/pascal_context/train.py --data /data/PASCAL_MT --method papers
+    accelerate launch --num_processes 4 examples/pascal_context/train.py --data ... --bf16
+
+Swin-Tiny pretrained on ImageNet-1k, four tasks, 448 x 448 pixels, Adam at 1e-4 with linear decay,
+batch 12, 60 epochs; every option can be changed. A method is a name with its defaults; `all` is
+every method, `papers` every row of the papers' tables. They run one after another; killed at any
+moment, the same command goes on where it was, and what is finished isn't repeated.
+
+Each leaves in OUT/METHOD: log.csv, TensorBoard events, grid.png, results.json, last/ and best/
+(adapters and heads only). evaluate.py scores them by the field's other conventions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from peft_dense.errors import PeftDenseError
+from peft_dense.training import add_options, run_all
+from peft_dense.training.trainer import Result
+
+BACKBONE = "swin_tiny_patch4_window7_224"
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    add_options(
+        parser,
+        backbone=BACKBONE,
+        pretrained=None,  # settled below: only a name of timm has weights to download
+        image_size=(448, 448),
+        scale=(0.75, 1.25),
+        rotation=20.0,
+        head_width=256,
+        cache=0,
+        workers=4,
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/pascal_context"), help="a folder a method goes here"
+    )
+    parser.add_argument("--cpu", action="store_true", help="even where there is a GPU")
+    return parser
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    args = make_parser().parse_args(argv)
+    if args.pretrained is None:
+        args.pretrained = not args.weights and ":" not in args.backbone
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> list[Result]:
+    return run_all(parse(argv))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except PeftDenseError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,111 @@
+"""Scores of a model over a data set, whoever holds which part of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Subset
+from tqdm import tqdm
+
+from peft_dense.data import collate
+from peft_dense.dense import DenseModel
+from peft_dense.tasks import Task
+from peft_dense.tasks.meter import Meter
+from peft_dense.training.batches import Draws
+
+__all__ = ["evaluate", "normalise", "predict"]
+
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, as timm's default
+
+
+def normalise(model: DenseModel, images: Tensor) -> Tensor:
+    """Shift and scale images in 0..1 as the backbone was pretrained, on the model's device.
+
+    Mean and deviation are those of timm's ``pretrained_cfg``, else ImageNet's.
+
+    Shape:
+        ``(B, 3, H, W) -> (B, 3, H, W)``
+    """
+    about = getattr(model.encoder.backbone, "pretrained_cfg", None) or {}
+    device = next(model.parameters()).device
+    mean, std = (
+        torch.tensor(about.get(name) or default, device=device)[:, None, None]
+        for name, default in (("mean", _MEAN), ("std", _STD))
+    )
+    return (images.to(device, non_blocking=True) - mean) / std
+
+
+@torch.no_grad()
+def predict(model: DenseModel, images: Tensor, *, bf16: bool = False) -> dict[str, Tensor]:
+    """Predict every task of images in 0..1, in evaluation mode; ``bf16`` autocasts.
+
+    Shape:
+        ``(B, 3, H, W) ->`` per task ``(B, out, H, W)`` float32
+    """
+    training = model.training
+    model.eval()
+    images = normalise(model, images)
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
+        made = model(images)
+    model.train(training)
+    return {name: prediction.float() for name, prediction in made.items()}
+
+
+def evaluate(
+    model: DenseModel,
+    tasks: Mapping[str, Task],
+    data: Any,
+    *,
+    batch: int = 12,
+    workers: int = 0,
+    skip_bad: bool = False,
+    bf16: bool = False,
+    accelerator: Accelerator | None = None,
+    meters: Mapping[str, Meter] | None = None,
+    skipped: set[str] | None = None,
+    progress: bool = False,
+) -> dict[str, dict[str, float]]:
+    """Score a model on a data set; of several processes, each takes its share of the images.
+
+    A prediction of another size than its label is interpolated to the label's size, so that labels
+    may keep their native size (with ``batch=1``, where sizes differ).
+
+    Args:
+        model: The model.
+        tasks: What to score, by name.
+        data: Items with an image and a label a task.
+        batch: Images at a time in each process.
+        workers: Processes that load data.
+        skip_bad: Report what can't be read into ``skipped``, and go on.
+        bf16: Whether to autocast to bfloat16.
+        accelerator: Says which share of the images is this process's; by default a plain one.
+        meters: In place of each task's own.
+        skipped: Takes the reasons why items were skipped.
+        progress: Whether to show a bar.
+
+    Returns:
+        Metrics by task, the same in every process.
+
+    Raises:
+        DataError: An item can't be read, or the labels' sizes differ within a batch.
+    """
+    accelerator = accelerator or Accelerator()
+    meters = meters or {name: task.meter() for name, task in tasks.items()}
+    share = range(accelerator.process_index, len(data), accelerator.num_processes)
+    items: Any = Subset(Draws(data, 0, skip_bad), [(0, index) for index in share])  # type: ignore[misc]
+    loader = DataLoader(items, batch, num_workers=workers, collate_fn=collate)
+    for examples in tqdm(loader, "scoring", disable=not progress or share.start > 0, leave=False):
+        if skipped is not None:
+            skipped |= {about["skipped"] for about in examples["meta"] if "skipped" in about}
+        for name, prediction in predict(model, examples["image"], bf16=bf16).items():
+            target = examples[name].to(prediction.device)
+            size = target.shape[-2:]
+            if prediction.shape[-2:] != size:
+                prediction = F.interpolate(prediction, size, mode="bilinear", align_corners=False)
+            meters[name].update(prediction, target)
+    return {name: meter.compute() for name, meter in meters.items()}

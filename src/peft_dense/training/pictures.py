@@ -1,0 +1,53 @@
+"""A sheet of images with truth and prediction of every task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from PIL import Image, ImageDraw
+from torch.nn.functional import pad
+
+from peft_dense.data import collate
+from peft_dense.dense import DenseModel
+from peft_dense.tasks import Task
+from peft_dense.training.evaluation import predict
+
+__all__ = ["picture"]
+
+
+def picture(
+    model: DenseModel,
+    tasks: Mapping[str, Task],
+    data: Any,
+    rows: int = 4,
+    *,
+    bf16: bool = False,
+) -> Image.Image:
+    """Lay out image, then truth and prediction a task, a row an example spread over the data.
+
+    Args:
+        model: The model.
+        tasks: What to draw, by name.
+        data: Items of one size, with an image and a label a task.
+        rows: How many examples.
+        bf16: Whether to autocast to bfloat16.
+    """
+    rows = min(rows, len(data))
+    batch = collate([data[i * len(data) // rows] for i in range(rows)])
+    made = {k: v.cpu() for k, v in predict(model, batch["image"], bf16=bf16).items()}
+    strips = []
+    for index, image in enumerate(batch["image"]):
+        cells = [(image.movedim(0, -1) * 255).byte()]
+        for name, task in tasks.items():
+            cells.append(task.draw_target(batch[name][index]))
+            cells.append(task.draw_prediction(made[name][index]))
+        strips.append(torch.cat([pad(cell, (0, 0, 0, 4, 0, 4), value=255) for cell in cells], 1))
+    pixels = pad(torch.cat(strips), (0, 0, 0, 0, 14, 0), value=255)
+    sheet = Image.fromarray(pixels.numpy())
+    titles = ["image", *(f"{name} {kind}" for name in tasks for kind in ("truth", "found"))]
+    for index, title in enumerate(titles):
+        place = (index * sheet.width // len(titles) + 1, 1)
+        ImageDraw.Draw(sheet).text(place, title, "black")
+    return sheet

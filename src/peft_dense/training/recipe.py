@@ -1,0 +1,97 @@
+"""What a training run is, apart from its model and data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from peft_dense.errors import HyperparameterError
+
+__all__ = ["LOSS_WEIGHTS", "Recipe"]
+
+LOSS_WEIGHTS = {"semseg": 1, "human_parts": 2, "sal": 5, "edge": 50, "normals": 10, "depth": 1}
+"""Loss weights of the multi-task work on PASCAL-Context (Maninis et al., CVPR 2019, and after)."""
+
+
+def _option(default: Any, about: str) -> Any:
+    """Make a field that scripts offer as an option with this help."""
+    if isinstance(default, Mapping):
+        return field(default_factory=lambda: dict(default), metadata={"help": about})
+    return field(default=default, metadata={"help": about})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Say how to train: the defaults are Polyhistor's and VMT-Adapter's on PASCAL-Context.
+
+    Adam at 1e-4, which falls linearly to 0, batch 12, 60 epochs (Polyhistor, appendix; the weight
+    decay of 1e-4 is assumed, no paper prints it). Each field's ``metadata["help"]`` says what it
+    does; `peft_dense.training.add_options` makes command-line options of them.
+
+    Raises:
+        HyperparameterError: If a value can't be.
+
+    Example:
+        >>> recipe = Recipe(batch=8, epochs=2)
+        >>> recipe.steps_for(100), recipe.rate(0, 24), recipe.rate(12, 24)
+        (24, 1.0, 0.5)
+    """
+
+    epochs: float | None = _option(60.0, "passes over the training set")
+    steps: int | None = _option(None, "optimiser steps, instead of epochs")
+    batch: int = _option(12, "images a step, over all processes and parts")
+    accumulate: int = _option(1, "parts that a process's share of a batch is computed in")
+    optimizer: str = _option("adam", "adam (weight decay in the gradient) or adamw")
+    lr: float = _option(1e-4, "peak learning rate of heads and output norms")
+    adapter_lr: float | None = _option(None, "peak for what the method adds, where it isn't lr")
+    backbone_lr: float | None = _option(
+        None, "peak for unfrozen backbone parameters, where it isn't lr"
+    )
+    weight_decay: float = _option(1e-4, "of everything that trains")
+    warmup: float = _option(0.0, "share of the steps in which the learning rate rises linearly")
+    loss_weights: Mapping[str, float] = _option(LOSS_WEIGHTS, "TASK=WEIGHT; other tasks weigh 1")
+    bf16: bool = _option(False, "autocast to bfloat16")
+    checkpointing: bool = _option(False, "recompute blocks in the backward: less memory, slower")
+    by_path: bool = _option(True, "backward path by path: T paths need the memory of one")
+    ema: float | None = _option(None, "decay of averaged weights, such as 0.999; they are scored")
+    seed: int = _option(0, "of everything that is drawn at random")
+    eval_every: int | None = _option(
+        None, "steps between validations, where it isn't a tenth of all"
+    )
+    save_every: int | None = _option(None, "steps between states, where it isn't eval_every or 500")
+    pictures: int = _option(4, "rows of the picture grid; 0 for none")
+    workers: int = _option(0, "processes that load data, for each process that trains")
+    skip_bad: bool = _option(False, "report files that can't be read, and go on without them")
+
+    def __post_init__(self) -> None:
+        whole = {name: getattr(self, name) for name in ("batch", "accumulate")}
+        optional = ("steps", "eval_every", "save_every")
+        whole |= {name: getattr(self, name) for name in optional if getattr(self, name) is not None}
+        for name, value in whole.items():
+            if value != int(value) or value < 1:
+                raise HyperparameterError(f"{name}={value}; expected a whole number from 1.")
+        if self.optimizer not in ("adam", "adamw"):
+            raise HyperparameterError(f"optimizer={self.optimizer!r}; expected adam or adamw.")
+        if not 0 <= self.warmup < 1:
+            raise HyperparameterError(f"warmup={self.warmup}; expected a share, 0 <= warmup < 1.")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise HyperparameterError(f"ema={self.ema}; expected a decay between 0 and 1.")
+        if self.steps is None and not (self.epochs and 0 < self.epochs < math.inf):
+            raise HyperparameterError(
+                f"epochs={self.epochs}, steps={self.steps}; expected a positive number of either."
+            )
+
+    def steps_for(self, images: int) -> int:
+        """Count the steps on so many images; the rest of an epoch short of a batch is left out."""
+        return self.steps or math.ceil((self.epochs or 0) * max(1, images // self.batch))
+
+    def rate(self, step: int, steps: int) -> float:
+        """Give the factor of the learning rate at ``step``, from 0: a rise, then a fall to 0."""
+        rise = round(self.warmup * steps)
+        return min((step + 1) / (rise + 1), (steps - step) / max(1, steps - rise))
+
+    def weight(self, task: str) -> float:
+        """Give the weight of a task's loss."""
+        return self.loss_weights.get(task, 1.0)

@@ -1,0 +1,47 @@
+"""Runs side by side, as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from peft_dense.tasks import Task, delta_m
+
+__all__ = ["table"]
+
+
+def table(
+    results: Sequence[Mapping[str, Any]],
+    tasks: Mapping[str, Task],
+    reference: Mapping[str, float] | None = None,
+    reference_name: str = "",
+) -> str:
+    """Lay out each run's primary metrics, its mean relative gain, parameters, seconds and memory.
+
+    Args:
+        results: What `Trainer.fit` gave.
+        tasks: The tasks, by name.
+        reference: Metrics that gains are over; by default those of ``decoders_only``, else of the
+            first run.
+        reference_name: What to call them.
+    """
+    if reference is None:
+        base = next((r for r in results if r["label"] == "decoders_only"), results[0])
+        reference, reference_name = base["primary"], base["label"]
+    errors = [name for name, task in tasks.items() if not task.higher_is_better]
+    heads = [f"{k} {task.metric}{'↓↑'[task.higher_is_better]}" for k, task in tasks.items()]
+    left = max(len(result["label"]) for result in results)
+    costs = ["Delta %", "encoder", "all params", "seconds", "peak GiB"]
+    rows = [["method".ljust(left), *heads, *costs]]
+    for result in results:
+        scores = [f"{result['primary'][name]:.2f}" for name in tasks]
+        delta = delta_m(result["primary"], reference, errors)
+        counts = [f"{result[key]:,.0f}" for key in ("encoder", "all", "seconds")]
+        memory = result["peak_memory"]
+        peak = "-" if memory is None else f"{memory / 2**30:.2f}"
+        rows.append([result["label"].ljust(left), *scores, f"{delta:+.2f}", *counts, peak])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(map(str.rjust, row, widths)) for row in rows]
+    rule = "-" * len(lines[0])
+    note = f"Delta: mean relative gain over {reference_name}; seconds: of training steps"
+    return "\n".join([lines[0], rule, *lines[1:], rule, note])

@@ -1,0 +1,156 @@
+"""examples/pascal_context: the real loader, training and scoring on a small made archive."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+pytest.importorskip("accelerate")
+pytest.importorskip("tensorboard")
+pytest.importorskip("skimage")
+
+from peft_dense.data.archive import make_archive
+from peft_dense.errors import CheckpointError, DataError, UnknownNameError
+
+FOLDER = Path(__file__).parents[2] / "examples" / "pascal_context"
+BACKBONE_ARGS = {"img_size": 32, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2]}
+TINY = [
+    *("--backbone", "timm.models.swin_transformer:SwinTransformer", "--cpu", "--workers", "0"),
+    *("--backbone-args", json.dumps({**BACKBONE_ARGS, "window_size": 4})),
+    *("--image-size", "32", "48", "--head-width", "8", "--batch", "2", "--steps", "2"),
+    *("--tasks", "semseg,human_parts,sal,normals,edge", "--pictures", "1"),
+]
+METHODS = ("decoders_only", "vmt_lite")
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"pascal_{name}", FOLDER / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+train, evaluate = load("train"), load("evaluate")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_archive(tmp_path_factory.mktemp("data"), train=4, val=3, size=(40, 56))
+
+
+@pytest.fixture(scope="module")
+def runs(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two methods, two seeds."""
+    out = tmp_path_factory.mktemp("runs")
+    for seed in ("0", "1"):
+        options = ["--data", str(root), "--out", str(out / seed), "--seed", seed]
+        train.main([*TINY, *options, "--method", ",".join(METHODS)])
+    return out
+
+
+def test_the_two_commands_agree(runs: Path) -> None:
+    """What evaluate.py computes from the saved model is what train.py saw at its end."""
+    run = runs / "0" / "vmt_lite"
+    (found,) = evaluate.main([str(run), "--cpu", "--batch", "2"])
+    result = json.loads((run / "results.json").read_text())
+    assert set(found["scores"]) == {"semseg", "human_parts", "sal", "normals", "edge"}
+    for task, metrics in result["scores"].items():
+        assert found["scores"][task] == pytest.approx(metrics, rel=1e-5, nan_ok=True)
+    kept = next(run.glob("scores-last-resized.json"))
+    assert json.dumps(json.loads(kept.read_text())) == json.dumps(found)
+
+
+def test_every_convention_in_one_table(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [str(runs / seed / name) for seed in "01" for name in METHODS]
+    found = evaluate.main([*folders, "--cpu", "--labels", "native", "--edges"])
+    assert {"odsF", "oisF", "AP"} <= found[0]["scores"]["edge"].keys()
+    assert {"mIoU", "maxF"} == found[0]["scores"]["sal"].keys()
+    assert {"mErr", "rmse", "within_11.25"} <= found[0]["scores"]["normals"].keys()
+    lines = capsys.readouterr().out.splitlines()
+    header = next(line for line in lines if line.startswith("       method"))
+    assert "edge odsF↑" in header and "normals mErr↓" in header
+    rows = [line for line in lines if line.split()[:1] in [[name] for name in METHODS]]
+    assert len(rows) == 2 and "+0.00 ± 0.00" in rows[0] and rows[1].count("±") == 6
+    assert "native size" in lines[-1] and "2 seed(s)" in lines[-1]
+    resized = evaluate.main([folders[0], "--cpu"])
+    assert resized[0]["scores"]["semseg"] != found[0]["scores"]["semseg"]
+
+
+def test_a_gain_over_another_protocol_is_refused(
+    runs: Path, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = str(runs / "0" / "vmt_lite")
+    papers = ["--cpu", "--reference", "polyhistor_swin_tiny"]
+    with pytest.raises(UnknownNameError, match="edge"):  # which the papers don't have
+        evaluate.main([run, *papers])
+    four = ["--tasks", "semseg,human_parts,sal,normals"]
+    options = ["--data", str(root), "--out", str(tmp_path), "--method", "vmt_lite"]
+    train.main([*TINY, *four, *options])
+    run = str(tmp_path / "vmt_lite")
+    with pytest.raises(DataError, match="measured on"):
+        evaluate.main([run, *papers])
+    evaluate.main([run, *papers, "--across-protocols"])
+    assert "measured on PASCAL-Context, 5,105 images" in capsys.readouterr().out
+    run = str(runs / "0" / "vmt_lite")
+    with pytest.raises(UnknownNameError, match="reference 'lora'"):
+        evaluate.main([run, "--cpu", "--reference", "lora"])
+
+
+def test_folders_that_are_no_runs(runs: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no folder among"):
+        evaluate.main([str(tmp_path / "x")])
+    with pytest.raises(CheckpointError, match=r"no run\.json"):
+        evaluate.main([str(tmp_path), "--cpu"])
+
+
+def test_presets_are_the_rows_of_the_papers() -> None:
+    from peft_dense import papers
+    from peft_dense.training.options import named_methods
+
+    args = train.parse(["--method", "papers"])
+    assert list(named_methods(args)) == [row.label for row in papers.ROWS]
+    assert args.batch == 12 and args.epochs == 60 and args.lr == args.weight_decay == 1e-4
+    assert args.optimizer == "adam" and args.pretrained and tuple(args.image_size) == (448, 448)
+
+
+def test_a_corrupt_label_is_named_or_skipped(root: Path, tmp_path: Path) -> None:
+    import shutil
+
+    broken = tmp_path / "PASCAL_MT"
+    shutil.copytree(root, broken)
+    ids = (broken / "ImageSets/Context/train.txt").read_text().split()
+    (broken / "sal_distill" / f"{ids[1]}.png").write_bytes(b"not a picture")
+    options = [*TINY, "--data", str(broken), "--out", str(tmp_path / "out")]
+    with pytest.raises(DataError, match=f"{ids[1]}.png"):
+        train.main(options)
+    (result,) = train.main([*options, "--skip-bad"])
+    (reason,) = result["skipped"]
+    assert f"{ids[1]}.png" in reason
+
+
+def test_the_docs_say_what_every_option_means() -> None:
+    page = (FOLDER.parents[1] / "docs" / "pascal_context.md").read_text(encoding="utf-8")
+    parser = train.make_parser()
+    for action in parser._actions:
+        if action.option_strings[0] != "-h":
+            default = parser.get_default(action.dest)
+            row = f"| `{action.option_strings[0]}` | {action.help} | `{default}` |"
+            assert row in page, f"put this row into docs/pascal_context.md: {row}"
+
+
+def test_the_docs_show_the_papers_cells() -> None:
+    from peft_dense import papers
+
+    page = (FOLDER.parents[1] / "docs" / "pascal_context.md").read_text(encoding="utf-8")
+    for row in papers.ROWS:
+        scores = row.scores.values() if row.scores else ()
+        cells = " | ".join(f"{value:.2f}" for value in scores) or "- | - | - | -"
+        counts = f"{row.encoder} | {row.total or '-'}"
+        assert f"| `{row.label}` | {cells} | {row.delta:+.2f} | {counts} | {row.places} |" in page

@@ -13,7 +13,7 @@ settings.register_profile("local", deadline=None, max_examples=20)
 settings.register_profile("ci", settings.get_profile("local"), derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
-# Derived labels of the tests' archives stay out of the home folder; the processes of a run share it.
+# Derived labels of the tests' archives stay out of the home folder.
 os.environ.setdefault("PEFT_DENSE_CACHE", tempfile.mkdtemp(prefix="peft_dense_cache_"))
 
 if "PYTEST_XDIST_WORKER" in os.environ:

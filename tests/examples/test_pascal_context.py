@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("accelerate")
 pytest.importorskip("tensorboard")
-pytest.importorskip("skimage")
+pytest.importorskip("scipy")
 
 from peft_dense.data.archive import make_archive
 from peft_dense.errors import CheckpointError, DataError, UnknownNameError

@@ -112,7 +112,7 @@ def check_data(
     root = Path(root).expanduser()
     report = Report(root, layout_of(root))
     if report.layout == "pascal":
-        _needs("scipy", "scikit-image")
+        _needs("scipy")
     tasks = _tasks(report, tasks)
     listed = _lists(report, splits)
     for split in listed:

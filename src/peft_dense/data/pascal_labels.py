@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from torch import Tensor
 from peft_dense.data.labels import IGNORE, Array, as_label, read_array
 from peft_dense.data.matfile import load_mat
 from peft_dense.errors import DataError
+from peft_dense.tasks.boundaries import thin
 
 __all__ = ["NORMALS_IDS", "VERSION", "coded_normals", "edges", "has_normals", "sal", "semseg"]
 
@@ -90,12 +90,9 @@ def edges(path: Path) -> Array:
     Raises:
         DataError: If the file can't be read or has no such map.
     """
-    from skimage import morphology
-
     ids = np.pad(_label_map(path), 1, mode="reflect")
     laplacian = ids[:-2, 1:-1] + ids[2:, 1:-1] + ids[1:-1, :-2] + ids[1:-1, 2:]
     laplacian -= 4 * ids[1:-1, 1:-1]
-    thin: Callable[[Array], Array] = morphology.thin
     return thin(laplacian != 0).astype(np.uint8)
 
 

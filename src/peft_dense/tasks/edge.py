@@ -66,7 +66,8 @@ class EdgeMeter(Meter):
     if no pixel is an edge.
 
     This is *not* odsF: it has neither thinning nor a tolerance, so an edge one pixel aside is
-    wrong. Values are far lower than, and not comparable with, published odsF.
+    wrong. Values are far lower than, and not comparable with, published odsF, which
+    :class:`~peft_dense.tasks.BoundaryMeter` gives.
     """
 
     thresholds: ClassVar[Tensor] = torch.arange(1, 100) / 100

@@ -402,7 +402,7 @@ def fail_at(call: int):
 @pytest.mark.parametrize("call", [1, 2])
 def test_a_write_that_fails_leaves_no_temporary_files(call, tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint.os, "replace", fail_at(call))
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(CheckpointError, match="no space left"):
         adapt().save(tmp_path)
     assert set(os.listdir(tmp_path)) <= {CONFIG, TENSORS}
 
@@ -413,7 +413,7 @@ def test_an_earlier_save_survives_a_write_that_fails_at_once(tmp_path, monkeypat
     other = adapt("shared_adapter")
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint.os, "replace", fail_at(1))
-        with pytest.raises(OSError, match="no space left"):
+        with pytest.raises(CheckpointError, match="no space left"):
             other.save(tmp_path)
     assert equal(AdaptedBackbone.load(tmp_path, swin())(x()), first(x()))
 
@@ -425,7 +425,7 @@ def test_a_write_that_fails_half_way_is_never_read_as_whole(tmp_path, monkeypatc
     perturb(other, [p for _, p in other.adapter_parameters()])
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint.os, "replace", fail_at(2))
-        with pytest.raises(OSError, match="no space left"):
+        with pytest.raises(CheckpointError, match="no space left"):
             other.save(tmp_path)
     with pytest.raises(CheckpointError, match="different saves"):
         AdaptedBackbone.load(tmp_path, swin())

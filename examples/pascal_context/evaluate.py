@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -25,13 +26,16 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, gather_object
 
 from peft_dense import DenseModel, data
 from peft_dense.errors import DataError, PeftDenseError, UnknownNameError
 from peft_dense.tasks import BoundaryMeter, Scores, Task, delta_m, references, task, tasks
 from peft_dense.training import evaluate, make_backbone, make_data
+from peft_dense.training.checkpoints import write_whole
 from peft_dense.training.claim import read_claim
 
+SEED_OR_PLACE = ("seed", "data", "workers", "pictures", "save_every", "eval_every", "skip_bad")
 METRICS = {"edge": "odsF"}  # where it isn't the task's own
 
 
@@ -71,11 +75,16 @@ def score(run: Path, args: argparse.Namespace, accelerator: Accelerator) -> dict
     tag = args.labels + f"-edges-{args.tolerance:g}" * args.edges
     kept = run / f"scores-{args.which}-{tag}.json"
     label = finished(run)["label"]
-    if kept.is_file():
-        return dict(json.loads(kept.read_text(encoding="utf-8")))
-    options = argparse.Namespace(**{**mark["about"], **mark["recipe"], "cache": 0})
+    place = str(args.data or mark["about"]["data"])
+    there = [json.loads(kept.read_text("utf-8")) if kept.is_file() else None]
+    broadcast_object_list(there)  # the first process's view holds for all
+    if there[0] and there[0]["data"] == place:
+        return dict(there[0])
+    options = argparse.Namespace(**{**mark["about"], **mark["recipe"]})
+    options.cache, options.loss_weights = 0, []
     options.weights = Path(options.weights) if options.weights else None
-    options.data = args.data or options.data
+    options.data = place
+    skipped: set[str] = set()
     torch.manual_seed(options.seed)  # of a backbone at random weights
     net = make_backbone(options)
     known, _, val = make_data(options)
@@ -89,6 +98,7 @@ def score(run: Path, args: argparse.Namespace, accelerator: Accelerator) -> dict
     found = {
         "label": label,
         "seed": options.seed,
+        "data": place,
         "protocol": f"{Path(options.data).name} val, "
         + ("native size" if native else f"{options.image_size}, resized labels"),
         "scores": evaluate(
@@ -98,13 +108,18 @@ def score(run: Path, args: argparse.Namespace, accelerator: Accelerator) -> dict
             batch=1 if native else args.batch,
             workers=args.workers,
             bf16=options.bf16,
+            skip_bad=options.skip_bad,
+            skipped=skipped,
             accelerator=accelerator,
             meters=meters,
             progress=True,
         ),
     }
+    found["skipped"] = sorted(set(gather_object(sorted(skipped))))
+    for reason in found["skipped"]:
+        accelerator.print(f"skipped: {reason}")
     if accelerator.is_main_process:
-        kept.write_text(json.dumps(found, indent=1), encoding="utf-8")
+        write_whole(kept, json.dumps(found, indent=1).encode())
     return found
 
 
@@ -153,12 +168,14 @@ def choose(
 def table(runs: Sequence[tuple[Path, Mapping[str, Any]]], args: argparse.Namespace) -> str:
     """A row a label: mean and deviation over seeds of each metric and of the gain, and costs."""
     known = {name: task(name) for _, found in runs for name in found["scores"] if name in tasks()}
+    check_comparable(runs)
     by_run = {(found["label"], found["seed"]): as_scores(found, known) for _, found in runs}
     name, reference = choose(args.reference, by_run)
     first = next(iter(by_run.values()))
     arrows = {n: "↓" if n in first.lower_is_better else "↑" for n in first.values}
     metrics = [f"{n} {m}{arrows[n]}" for n, m in first.metrics.items()]
     rows = [["method", *metrics, "Delta %", "encoder", "all", "s/step", "peak GiB"]]
+    total = len({seed for _, seed in by_run})
     for label in dict.fromkeys(label for label, _ in by_run):
         seeds = {seed: scores for (own, seed), scores in by_run.items() if own == label}
         cells = [spread([each.values[n] for each in seeds.values()]) for n in first.values]
@@ -171,9 +188,9 @@ def table(runs: Sequence[tuple[Path, Mapping[str, Any]]], args: argparse.Namespa
         peak = [each["peak_memory"] for each in done if each["peak_memory"]]
         costs = [f"{done[0]['encoder']:,}", f"{done[0]['all']:,}", f"{pace:.2f}"]
         costs.append(f"{max(peak) / 2**30:.2f}" if peak else "-")
-        rows.append([label, *cells, spread(gains, "+"), *costs])
-    seeds = len({seed for _, seed in by_run})
-    note = f"{first.protocol}; {seeds} seed(s), mean ± deviation; Delta over {name}, seed by seed"
+        of = "" if len(seeds) == total else f" ({len(seeds)} of {total} seeds)"
+        rows.append([label + of, *cells, spread(gains, "+"), *costs])
+    note = f"{first.protocol}; {total} seed(s), mean ± deviation; Delta over {name}, seed by seed"
     other = reference(next(iter(by_run))[1]).protocol
     note += f", measured on {other}" * (other != first.protocol)
     if args.markdown:
@@ -184,17 +201,36 @@ def table(runs: Sequence[tuple[Path, Mapping[str, Any]]], args: argparse.Namespa
     return "\n".join([*lines, "", note])
 
 
+def check_comparable(runs: Sequence[tuple[Path, Mapping[str, Any]]]) -> None:
+    """Refuse to make one row of runs that differ by more than their seed."""
+    first: dict[str, tuple[Path, dict[str, Any], set[int]]] = {}
+    for run, found in runs:
+        mark = read_claim(run)
+        what = {**mark["about"], **mark["recipe"]}
+        what = {name: value for name, value in what.items() if name not in SEED_OR_PLACE}
+        other, same, seeds = first.setdefault(found["label"], (run, what, set()))
+        differ = [f"{name} differs" for name in what if what[name] != same.get(name)]
+        differ += ["their seeds are the same"] * (found["seed"] in seeds)
+        if found["scores"].keys() != runs[0][1]["scores"].keys():
+            other, differ = runs[0][0], ["their tasks differ"]
+        if differ:
+            raise DataError(f"{other} and {run} don't go together: {differ[0]}. Score them apart.")
+        seeds.add(found["seed"])
+
+
 def spread(values: Sequence[float], sign: str = "") -> str:
     mean = f"{statistics.mean(values):{sign}.2f}"
+    if not all(map(math.isfinite, values)):
+        return mean
     return f"{mean} ± {statistics.stdev(values):.2f}" if len(values) > 1 else mean
 
 
 def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     args = parse(argv)
     accelerator = Accelerator(cpu=args.cpu)
-    runs = [(run, score(run, args, accelerator)) for run in args.runs if run.is_dir()]
-    if not runs:
-        raise DataError(f"no folder among {', '.join(map(str, args.runs))}; run train.py first.")
+    for run in args.runs:
+        finished(run)  # a wrong name fails now, not after an hour
+    runs = [(run, score(run, args, accelerator)) for run in args.runs]
     accelerator.print(table(runs, args))
     return [found for _, found in runs]
 

@@ -34,7 +34,8 @@ def write(
         The folder.
 
     Raises:
-        CheckpointError: The configuration holds what JSON can't; nothing is written.
+        CheckpointError: The configuration holds what JSON can't, or the disk refuses; what was
+            there stays.
     """
     root = Path(folder)
     mark = uuid.uuid4().hex
@@ -51,12 +52,25 @@ def write(
     try:
         save_file(state, staged[TENSORS], metadata={"mark": mark})
         staged[CONFIG].write_text(text, encoding="utf-8")
+        for path in staged.values():
+            _flush(path)
         for name, path in staged.items():
             os.replace(path, root / name)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"can't write into {root} ({error}); what was there before stays. Make room, or give "
+            "another folder."
+        ) from error
     finally:
         for path in staged.values():
             path.unlink(missing_ok=True)
     return root
+
+
+def _flush(path: Path) -> None:
+    """See a file's bytes onto the disk, so that a name never stands for less."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def read(folder: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:

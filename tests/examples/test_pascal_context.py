@@ -15,7 +15,7 @@ pytest.importorskip("tensorboard")
 pytest.importorskip("scipy")
 
 from peft_dense.data.archive import make_archive
-from peft_dense.errors import CheckpointError, DataError, UnknownNameError
+from peft_dense.errors import DataError, UnknownNameError
 
 FOLDER = Path(__file__).parents[2] / "examples" / "pascal_context"
 BACKBONE_ARGS = {"img_size": 32, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2]}
@@ -104,10 +104,21 @@ def test_a_gain_over_another_protocol_is_refused(
 
 
 def test_folders_that_are_no_runs(runs: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no folder among"):
-        evaluate.main([str(tmp_path / "x")])
-    with pytest.raises(CheckpointError, match=r"no run\.json"):
-        evaluate.main([str(tmp_path), "--cpu"])
+    for folder in (tmp_path, tmp_path / "x"):
+        with pytest.raises(DataError, match=r"no results\.json"):
+            evaluate.main([str(runs / "0" / "vmt_lite"), str(folder), "--cpu"])
+
+
+def test_rows_are_of_runs_that_differ_by_their_seed_only(
+    runs: Path, root: Path, tmp_path: Path
+) -> None:
+    run = str(runs / "0" / "vmt_lite")
+    with pytest.raises(DataError, match="their seeds are the same"):
+        evaluate.main([run, run, "--cpu"])
+    options = ["--data", str(root), "--out", str(tmp_path), "--seed", "1", "--lr", "0.01"]
+    train.main([*TINY, *options, "--method", "vmt_lite"])
+    with pytest.raises(DataError, match="lr differs"):
+        evaluate.main([run, str(tmp_path / "vmt_lite"), "--cpu"])
 
 
 def test_presets_are_the_rows_of_the_papers() -> None:

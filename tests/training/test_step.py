@@ -102,7 +102,7 @@ def test_weights_scale_a_tasks_gradient() -> None:
 
 def test_bfloat16_is_near() -> None:
     model = make_model("vmt_lite")
-    losses = backward(model, KNOWN, make_batch(), Recipe(), bf16=True)
+    losses = backward(model, KNOWN, make_batch(), Recipe(bf16=True))
     _, expected = gradients("vmt_lite", Recipe())
     found = {name: loss.item() for name, loss in losses.items()}
     assert found != expected and found == pytest.approx(expected, rel=0.05)

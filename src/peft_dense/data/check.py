@@ -112,7 +112,7 @@ def check_data(
     root = Path(root).expanduser()
     report = Report(root, layout_of(root))
     if report.layout == "pascal":
-        _needs("scipy")
+        _needs_scipy()
     tasks = _tasks(report, tasks)
     listed = _lists(report, splits)
     for split in listed:
@@ -137,14 +137,10 @@ def check_data(
     return report
 
 
-def _needs(*packages: str) -> None:
+def _needs_scipy() -> None:
     """Ask once for what every .mat file would ask for."""
-    modules = {"scikit-image": "skimage"}
-    lacking = [name for name in packages if find_spec(modules.get(name, name)) is None]
-    if lacking:
-        raise DataError(
-            f"PASCAL-Context's .mat files need {' and '.join(lacking)}; pip install them."
-        )
+    if find_spec("scipy") is None:
+        raise DataError("PASCAL-Context's .mat files need scipy; pip install scipy.")
 
 
 def _tasks(report: Report, tasks: Sequence[str] | None) -> tuple[str, ...]:

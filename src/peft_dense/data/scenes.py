@@ -168,7 +168,8 @@ def _render(rng: np.random.Generator, height: int, width: int) -> Item:
     thing = (semseg > CLASSES.index("ground")) & ~person
     nearest = instance[np.unravel_index(np.where(thing, depth, np.inf).argmin(), depth.shape)]
     return {
-        "image": torch.from_numpy(image).movedim(-1, 0).contiguous(),
+        # On the grid of 8-bit files, so that writing and reading it changes nothing.
+        "image": torch.from_numpy((image * 255).round() / 255).movedim(-1, 0).contiguous(),
         "semseg": torch.from_numpy(semseg),
         "human_parts": torch.from_numpy(parts_map),
         "sal": torch.from_numpy((person | (thing & (instance == nearest))).astype(np.int64)),

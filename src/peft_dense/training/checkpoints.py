@@ -82,9 +82,9 @@ class Checkpoints:
         return sorted(int(match[1]) for match in found if match)
 
     def clear(self) -> None:
-        """Delete all states."""
-        for step in self.steps():
-            self._file(step).unlink()
+        """Delete all states, and what a kill left of one."""
+        for path in (*self.folder.glob("step_*.ckpt"), *self.folder.glob(".step_*")):
+            path.unlink(missing_ok=True)
 
     def _file(self, step: int) -> Path:
         return self.folder / f"step_{step:08d}.ckpt"

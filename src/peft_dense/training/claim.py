@@ -18,8 +18,8 @@ RESULTS = "results.json"
 """What a finished run leaves."""
 
 _FILE = "run.json"
-_FREE = ("workers", "pictures", "save_every", "eval_every", "skip_bad")
-"""Fields of a recipe that may change when a run goes on: they don't move a weight."""
+_FREE = ("workers", "pictures", "save_every", "eval_every", "skip_bad", "data")
+"""What may change when a run goes on: it doesn't move a weight, or only says where data lie."""
 
 Mark = dict[str, Any]
 

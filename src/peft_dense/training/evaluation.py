@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -41,8 +41,14 @@ def normalise(model: DenseModel, images: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def predict(model: DenseModel, images: Tensor, *, bf16: bool = False) -> dict[str, Tensor]:
-    """Predict every task of images in 0..1, in evaluation mode; ``bf16`` autocasts.
+def predict(
+    model: DenseModel,
+    images: Tensor,
+    tasks: Sequence[str] | None = None,
+    *,
+    bf16: bool = False,
+) -> dict[str, Tensor]:
+    """Predict ``tasks`` (all if None) of images in 0..1, in evaluation mode; ``bf16`` autocasts.
 
     Shape:
         ``(B, 3, H, W) ->`` per task ``(B, out, H, W)`` float32
@@ -51,7 +57,7 @@ def predict(model: DenseModel, images: Tensor, *, bf16: bool = False) -> dict[st
     model.eval()
     images = normalise(model, images)
     with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
-        made = model(images)
+        made = model(images, tasks)
     model.train(training)
     return {name: prediction.float() for name, prediction in made.items()}
 
@@ -96,13 +102,14 @@ def evaluate(
     """
     accelerator = accelerator or Accelerator()
     meters = meters or {name: task.meter() for name, task in tasks.items()}
+    names = tuple(meters)
     share = range(accelerator.process_index, len(data), accelerator.num_processes)
     items: Any = Subset(Draws(data, 0, skip_bad), [(0, index) for index in share])  # type: ignore[misc]
     loader = DataLoader(items, batch, num_workers=workers, collate_fn=collate)
     for examples in tqdm(loader, "scoring", disable=not progress or share.start > 0, leave=False):
         if skipped is not None:
             skipped |= {about["skipped"] for about in examples["meta"] if "skipped" in about}
-        for name, prediction in predict(model, examples["image"], bf16=bf16).items():
+        for name, prediction in predict(model, examples["image"], names, bf16=bf16).items():
             target = examples[name].to(prediction.device)
             size = target.shape[-2:]
             if prediction.shape[-2:] != size:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
@@ -21,7 +23,7 @@ from peft_dense.training.trainer import Result, Trainer
 __all__ = ["run_all"]
 
 # Options that say where and how fast, not what.
-_FREE = ("out", "method", "hyper", "cache")
+_FREE = ("out", "method", "hyper", "cache", "cpu")
 
 
 def run_all(args: Args) -> list[Result]:
@@ -44,14 +46,18 @@ def run_all(args: Args) -> list[Result]:
     net = make_backbone(args)
     known, train, val = make_data(args)
     about = {k: v for k, v in vars(args).items() if k not in (*_FREE, *vars(recipe))}
+    if args.data != "made":
+        about["data"] = str(Path(args.data).resolve())
     results: list[Result] = []
+    left_out: list[str] = []
     for label, (name, hyper) in runs.items():
         try:
             model = make_model(args, net, name, hyper, known)
         except (HyperparameterError, UnsupportedModelError) as error:
             if args.method not in ("all", "papers"):
                 raise
-            say(f"{label} is left out: {error}")
+            left_out.append(f"{label} is left out: {error}")
+            say(left_out[-1])
             continue
         trainer = Trainer(
             model,
@@ -70,5 +76,7 @@ def run_all(args: Args) -> list[Result]:
         del model, trainer
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+    if not results:
+        raise UnsupportedModelError(f"no method fits {args.backbone}; {left_out[-1]}")
     say(f"\n{table(results, known)}\nlogs, checkpoints and pictures: {args.out}")
     return results

@@ -22,8 +22,9 @@ def make_optimizer(model: DenseModel, recipe: Recipe) -> torch.optim.Optimizer:
         (kinds["unfrozen_backbone"], recipe.backbone_lr),
     )
     given: Any = [
-        {"params": parameters, "lr": rate or recipe.lr, "peak": rate or recipe.lr}
+        {"params": parameters, "lr": peak, "peak": peak}
         for parameters, rate in groups
+        for peak in [recipe.lr if rate is None else rate]
         if parameters
     ]
     kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,16 @@ from torch import nn
 from tqdm import tqdm
 
 from peft_dense import data, papers
+from peft_dense.counting import build
 from peft_dense.dense import DenseModel
-from peft_dense.errors import CheckpointError, DataError, UnknownNameError
+from peft_dense.errors import (
+    CheckpointError,
+    DataError,
+    HyperparameterError,
+    UnknownNameError,
+    UnsupportedModelError,
+)
+from peft_dense.heads import head as find_head
 from peft_dense.inject import inject
 from peft_dense.methods import method as find_method
 from peft_dense.methods import methods
@@ -119,7 +128,10 @@ def _add_field(group: Any, name: str, kind: str, about: str) -> None:
 def make_recipe(args: Args) -> Recipe:
     """Take the recipe out of the options."""
     values = {field.name: getattr(args, field.name) for field in fields(Recipe)}
-    given = {name: float(weight) for name, weight in _pairs(args.loss_weights)}
+    try:
+        given = {name: float(weight) for name, weight in _pairs(args.loss_weights)}
+    except ValueError as error:
+        raise HyperparameterError(f"--loss-weights: {error}; expected TASK=NUMBER.") from error
     return Recipe(**{**values, "loss_weights": Recipe().loss_weights | given})  # type: ignore[operator]
 
 
@@ -133,6 +145,8 @@ def make_data(args: Args) -> tuple[dict[str, Task], Any, Any]:
         ),
         "val": data.Resize(size),
     }
+    if args.protocol != "atrc" and (args.data == "made" or data.layout_of(args.data) != "pascal"):
+        raise UnknownNameError(f"--protocol {args.protocol} is of PASCAL-Context's archive only.")
     sets: dict[str, Any] = {}
     known: dict[str, Task] = {}
     for number, split in enumerate(transforms):
@@ -148,6 +162,9 @@ def make_data(args: Args) -> tuple[dict[str, Task], Any, Any]:
             examples = data.Cached(tqdm(items, f"reading {split}", len(examples), leave=False))
         examples.transform = transforms[split]
         sets[split] = examples
+    for name, _ in _pairs(args.loss_weights):
+        if name not in known:
+            raise UnknownNameError.of("task in --loss-weights", name, known)
     return known, sets["train"], sets["val"]
 
 
@@ -162,35 +179,50 @@ def make_backbone(args: Args) -> nn.Module:
 
     Raises:
         CheckpointError: The weights are another backbone's.
+        UnsupportedModelError: It can't be built so, or has no such weights or window.
     """
+    if args.pretrained and ":" in args.backbone:
+        raise UnsupportedModelError(
+            f"--pretrained downloads timm's weights, and {args.backbone} is no name of timm's; "
+            "pass --weights FILE, or a name."
+        )
     options = args.backbone_args
     if options is None:
         options = json.loads(DEMO_ARGS) if args.backbone == DEMO_BACKBONE else {}
     if args.drop_path is not None:
         options = {**options, "drop_path_rate": args.drop_path}
     net: Any
-    if ":" in args.backbone:
-        module, name = args.backbone.split(":")
-        net = getattr(importlib.import_module(module), name)(**options)
+    if args.pretrained:
+        net = timm.create_model(args.backbone, pretrained=True, **options)
     else:
-        net = timm.create_model(args.backbone, pretrained=args.pretrained, **options)
+        net = build(args.backbone, options)
     if args.weights:
-        load_weights(net, args.weights)
+        missing = load_weights(net, args.weights)
+        if missing:
+            warnings.warn(
+                f"{args.weights} lacks {len(missing)} of the backbone's parameters, which stay at "
+                f"random: {', '.join(missing[:5])}.",
+                stacklevel=2,
+            )
     if args.window:
+        if not hasattr(net, "set_input_size"):
+            raise UnsupportedModelError(f"{args.backbone} has no set_input_size for --window.")
         net.set_input_size(img_size=tuple(args.image_size), window_size=args.window)
     return net  # type: ignore[no-any-return]
 
 
-def load_weights(net: nn.Module, path: Path) -> str:
-    """Load what fits, refuse a file that is for another backbone; say what was done.
+def load_weights(net: nn.Module, path: Path) -> list[str]:
+    """Load what fits, refuse a file that is for another backbone; name the parameters it lacks.
 
     Raises:
         CheckpointError: Less than half of the parameters are there.
     """
+    if not path.is_file():
+        raise CheckpointError(f"no file {path} with weights; pass a safetensors file.")
     given, own = load_file(path), net.state_dict()
     fits = {k: v.float() for k, v in given.items() if k in own and v.shape == own[k].shape}
     sizes = {name: p.numel() for name, p in net.named_parameters()}
-    missing, unused = [k for k in sizes if k not in fits], [k for k in given if k not in fits]
+    missing = [name for name in sizes if name not in fits]
     found = sum(sizes.get(name, 0) for name in fits)
     if 2 * found < sum(sizes.values()):
         raise CheckpointError(
@@ -198,7 +230,7 @@ def load_weights(net: nn.Module, path: Path) -> str:
             f"missing: {', '.join(missing[:3])}. Pass the backbone it was saved from."
         )
     net.load_state_dict(fits, strict=False)
-    return f"{path.name}: {len(fits)} tensors loaded; missing: {missing}; unused: {unused}"
+    return missing
 
 
 def make_model(
@@ -208,7 +240,9 @@ def make_model(
     torch.manual_seed(args.seed)
     encoder = inject(net, name, tasks=tuple(known), **hyper)
     channels = {key: each.channels for key, each in known.items()}
-    return DenseModel(encoder, channels, args.head, width=args.head_width)
+    has_width = "width" in signature(find_head(args.head)).parameters
+    options = {"width": args.head_width} if has_width else {}
+    return DenseModel(encoder, channels, args.head, **options)
 
 
 def named_methods(args: Args) -> dict[str, tuple[str, dict[str, Any]]]:

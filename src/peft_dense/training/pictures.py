@@ -12,6 +12,7 @@ from torch.nn.functional import pad
 from peft_dense.data import collate
 from peft_dense.dense import DenseModel
 from peft_dense.tasks import Task
+from peft_dense.training.batches import Draws
 from peft_dense.training.evaluation import predict
 
 __all__ = ["picture"]
@@ -24,6 +25,7 @@ def picture(
     rows: int = 4,
     *,
     bf16: bool = False,
+    skip_bad: bool = False,
 ) -> Image.Image:
     """Lay out image, then truth and prediction a task, a row an example spread over the data.
 
@@ -33,9 +35,11 @@ def picture(
         data: Items of one size, with an image and a label a task.
         rows: How many examples.
         bf16: Whether to autocast to bfloat16.
+        skip_bad: Leave a row black whose files can't be read.
     """
     rows = min(rows, len(data))
-    batch = collate([data[i * len(data) // rows] for i in range(rows)])
+    draws = Draws(data, 0, skip_bad)
+    batch = collate([draws[0, i * len(data) // rows] for i in range(rows)])
     made = {k: v.cpu() for k, v in predict(model, batch["image"], bf16=bf16).items()}
     strips = []
     for index, image in enumerate(batch["image"]):

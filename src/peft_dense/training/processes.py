@@ -12,7 +12,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from peft_dense.errors import UnsupportedModelError
 
 __all__ = ["SyncBatchNorm", "share_model", "sum_gradients", "sum_over_processes"]
 
@@ -49,13 +53,23 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
 def share_model(model: nn.Module) -> None:
     """Give every process the first one's values, and its batch norms statistics of all.
 
-    Of one process, the model stays as it is.
+    Of one process, the model stays as it is. Frozen batch norms don't change.
+
+    Raises:
+        UnsupportedModelError: A batch norm of another kind trains.
     """
     if not several():
         return
-    for module in model.modules():
-        if type(module) is nn.BatchNorm2d:
-            module.__class__ = SyncBatchNorm
+    for name, module in model.named_modules():
+        trains = any(parameter.requires_grad for parameter in module.parameters())
+        if not (isinstance(module, _BatchNorm) and trains):
+            continue
+        if type(module) not in _SYNCED:
+            raise UnsupportedModelError(
+                f"{name} is a {type(module).__name__} that trains, whose statistics several "
+                "processes can't share here; train it on one process, or use BatchNorm2d."
+            )
+        module.__class__ = _SYNCED[type(module)]
     with torch.no_grad():
         seen: set[int] = set()
         for tensor in (*model.parameters(), *model.buffers()):
@@ -114,6 +128,24 @@ class SyncBatchNorm(nn.BatchNorm2d):
         if self.affine:
             out = out * self.weight[:, None, None] + self.bias[:, None, None]
         return out.to(input.dtype)
+
+
+class _SyncBatchNormAct(SyncBatchNorm):
+    """timm's batch norm, which an activation follows."""
+
+    drop: nn.Module
+    act: nn.Module
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
+        """Normalise a batch, then drop and activate."""
+        out: Tensor = self.act(self.drop(super().forward(input)))
+        return out
+
+
+_SYNCED: dict[type[nn.Module], type[SyncBatchNorm]] = {
+    nn.BatchNorm2d: SyncBatchNorm,
+    BatchNormAct2d: _SyncBatchNormAct,
+}
 
 
 def _sum(tensor: Tensor) -> Tensor:

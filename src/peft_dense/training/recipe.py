@@ -66,22 +66,33 @@ class Recipe:
     skip_bad: bool = _option(False, "report files that can't be read, and go on without them")
 
     def __post_init__(self) -> None:
-        whole = {name: getattr(self, name) for name in ("batch", "accumulate")}
-        optional = ("steps", "eval_every", "save_every")
-        whole |= {name: getattr(self, name) for name in optional if getattr(self, name) is not None}
-        for name, value in whole.items():
-            if value != int(value) or value < 1:
-                raise HyperparameterError(f"{name}={value}; expected a whole number from 1.")
+        for name in ("batch", "accumulate", "steps", "eval_every", "save_every"):
+            self._whole(name, 1, optional=name not in ("batch", "accumulate"))
+        for name in ("pictures", "workers", "seed"):
+            self._whole(name, 0)
+        rates = {name: getattr(self, name) for name in ("lr", "adapter_lr", "backbone_lr")}
+        weights = {f"loss_weights[{name!r}]": value for name, value in self.loss_weights.items()}
+        for name, value in {**rates, "weight_decay": self.weight_decay, **weights}.items():
+            may_be_none = name in ("adapter_lr", "backbone_lr")
+            if not (value is None and may_be_none) and not _is_number(value, 0, math.inf):
+                raise HyperparameterError(f"{name}={value!r}; expected a number from 0.")
         if self.optimizer not in ("adam", "adamw"):
             raise HyperparameterError(f"optimizer={self.optimizer!r}; expected adam or adamw.")
-        if not 0 <= self.warmup < 1:
-            raise HyperparameterError(f"warmup={self.warmup}; expected a share, 0 <= warmup < 1.")
-        if self.ema is not None and not 0 < self.ema < 1:
-            raise HyperparameterError(f"ema={self.ema}; expected a decay between 0 and 1.")
-        if self.steps is None and not (self.epochs and 0 < self.epochs < math.inf):
+        if not _is_number(self.warmup, 0, 1):
+            raise HyperparameterError(f"warmup={self.warmup!r}; expected a share, 0 <= warmup < 1.")
+        if self.ema is not None and not (self.ema and _is_number(self.ema, 0, 1)):
+            raise HyperparameterError(f"ema={self.ema!r}; expected a decay between 0 and 1.")
+        if self.steps is None and not (self.epochs and _is_number(self.epochs, 0, math.inf)):
             raise HyperparameterError(
-                f"epochs={self.epochs}, steps={self.steps}; expected a positive number of either."
+                f"epochs={self.epochs!r}, steps={self.steps}; expected a positive number of either."
             )
+
+    def _whole(self, name: str, least: int, *, optional: bool = False) -> None:
+        value = getattr(self, name)
+        if value is None and optional:
+            return
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise HyperparameterError(f"{name}={value!r}; expected a whole number from {least}.")
 
     def steps_for(self, images: int) -> int:
         """Count the steps on so many images; the rest of an epoch short of a batch is left out."""
@@ -95,3 +106,8 @@ class Recipe:
     def weight(self, task: str) -> float:
         """Give the weight of a task's loss."""
         return self.loss_weights.get(task, 1.0)
+
+
+def _is_number(value: object, least: float, below: float) -> bool:
+    real = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return real and least <= value < below  # type: ignore[operator]

@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from peft_dense.tasks import Task, delta_m
 
-__all__ = ["table"]
+__all__ = ["gain", "table"]
+
+
+def gain(
+    now: Mapping[str, float], then: Mapping[str, float], tasks: Mapping[str, Task]
+) -> float | None:
+    """Give the mean relative gain of those tasks that have one; None where none has.
+
+    A task without labels has no metric, and there is no relative gain over zero.
+    """
+    scored = [
+        name
+        for name in tasks
+        if math.isfinite(now[name]) and math.isfinite(then[name]) and then[name]
+    ]
+    if not scored:
+        return None
+    errors = [name for name in scored if not tasks[name].higher_is_better]
+    return delta_m({n: now[n] for n in scored}, {n: then[n] for n in scored}, errors)
 
 
 def table(

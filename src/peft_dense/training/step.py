@@ -23,23 +23,20 @@ def backward(
     tasks: Mapping[str, Task],
     batch: Item,
     recipe: Recipe,
-    *,
-    bf16: bool = False,
 ) -> dict[str, Tensor]:
     """Add the gradients of the whole batch's weighted losses, from this process's share of it.
 
     The batch may be spread over processes, over parts (``recipe.accumulate``) and over paths
     (``recipe.by_path``). Each piece's loss is its share of the whole batch's mean (`Task.loss` with
     the counts of the whole), so the sum of the pieces' gradients is what one piece would give,
-    however many pixels are labelled in which of them. Batch norms see all processes' images, but
-    one part at a time.
+    however many pixels are labelled in which of them. Two things see the pieces: batch norms see
+    all processes' images but one part at a time, and drop path draws anew for each piece.
 
     Args:
         model: The model, in training mode.
         tasks: Whose losses.
         batch: Items of this process.
-        recipe: Parts, paths, weights.
-        bf16: Whether to autocast to bfloat16.
+        recipe: Parts, paths, weights, precision.
 
     Returns:
         This process's share of each task's loss; their sum over processes is the batch's.
@@ -56,7 +53,7 @@ def backward(
         part = part_of(batch, number, recipe.accumulate)
         images = normalise(model, part["image"])
         for names in groups:
-            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            with torch.autocast(device.type, torch.bfloat16, enabled=recipe.bf16):
                 made = model(images, names)
             here = {
                 name: tasks[name].loss(made[name], part[name].to(device), counts[name])

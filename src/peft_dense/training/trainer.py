@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ from tqdm import tqdm
 from peft_dense.data import collate
 from peft_dense.data.labels import Item
 from peft_dense.dense import DenseModel
-from peft_dense.errors import CheckpointError, HyperparameterError
-from peft_dense.tasks import Task, delta_m
+from peft_dense.errors import CheckpointError, HyperparameterError, UnknownNameError
+from peft_dense.tasks import Task
 from peft_dense.training.averaging import Average
 from peft_dense.training.batches import Batches, Draws, seed_of
 from peft_dense.training.checkpoints import Checkpoints, write_whole
@@ -33,6 +33,7 @@ from peft_dense.training.optimizer import make_optimizer, set_rates
 from peft_dense.training.pictures import picture
 from peft_dense.training.processes import share_model, sum_over_processes
 from peft_dense.training.recipe import Recipe
+from peft_dense.training.report import gain
 from peft_dense.training.step import backward
 
 __all__ = ["Result", "Trainer"]
@@ -52,8 +53,8 @@ class Trainer:
     on the CPU ends with the bits it would have had; a finished run just gives its results.
 
     Under `accelerate launch` or `torchrun` the processes share each batch; losses, gradients, batch
-    norms and metrics are those of the whole batch. On how the batches and their random numbers are
-    drawn see `peft_dense.training.batches`.
+    norms and metrics are those of the whole batch (drop path draws in each process by itself). On
+    how batches and their random numbers are drawn see `peft_dense.training.batches`.
 
     Args:
         model: The model, as it starts.
@@ -89,7 +90,15 @@ class Trainer:
         accelerator: Accelerator | None = None,
     ) -> None:
         self.accelerator = accelerator or Accelerator()
-        self.bf16 = recipe.bf16 or self.accelerator.mixed_precision == "bf16"
+        precision = self.accelerator.mixed_precision
+        if precision not in ("no", "bf16"):
+            raise HyperparameterError(f"mixed precision {precision}; expected no or bf16.")
+        if set(tasks) != set(model.tasks):
+            raise UnknownNameError(
+                f"tasks are {', '.join(tasks)}, the model's {', '.join(model.tasks)}; pass the "
+                "same."
+            )
+        recipe = replace(recipe, bf16=recipe.bf16 or precision == "bf16")
         self.recipe, self.label, self.out = recipe, label, Path(out)
         self.tasks, self.train, self.val = dict(tasks), train, val
         self.model = model.to(self.accelerator.device)
@@ -106,9 +115,8 @@ class Trainer:
         self.step, self.seconds = 0, 0.0
         self.best, self.first = -math.inf, dict[str, float]()
         self.skipped: set[str] = set()
-        self.mark = mark_of(recipe, about or {})
-        if self.accelerator.mixed_precision == "fp16":
-            raise HyperparameterError("mixed precision fp16; expected no or bf16.")
+        sizes = {"images": [len(train), len(val)]}
+        self.mark = mark_of(recipe, {**sizes, **(about or {})})
         smallest = min(recipe.batch, len(train)) // self.accelerator.num_processes
         if smallest < recipe.accumulate:
             raise HyperparameterError(
@@ -186,7 +194,7 @@ class Trainer:
         self.model.train()
         self.optimizer.zero_grad()
         set_rates(self.optimizer, recipe.rate(self.step, self.steps))
-        shares = backward(self.model, self.tasks, batch, recipe, bf16=self.bf16)
+        shares = backward(self.model, self.tasks, batch, recipe)
         values = sum_over_processes(torch.stack(list(shares.values()))).tolist()
         losses = dict(zip(shares, values, strict=True))
         total = sum(recipe.weight(name) * value for name, value in losses.items())
@@ -208,28 +216,34 @@ class Trainer:
                 self.model,
                 self.tasks,
                 self.val,
-                batch=self.recipe.batch,
+                batch=max(1, self.recipe.batch // self.accelerator.num_processes),
                 workers=self.recipe.workers,
                 skip_bad=self.recipe.skip_bad,
-                bf16=self.bf16,
+                bf16=self.recipe.bf16,
                 accelerator=self.accelerator,
                 skipped=self.skipped,
             )
             primary = self._primary(scores)
             self.first = self.first or primary
-            errors = [name for name, task in self.tasks.items() if not task.higher_is_better]
-            gain = delta_m(primary, self.first, errors)  # over the first validation
-            if not gain <= self.best:
-                self.best = gain
+            rise = gain(primary, self.first, self.tasks)
+            rise = self.step if rise is None else rise  # nothing to go by: the latest is best
+            if rise > self.best:
+                self.best = rise
                 self._keep("best")
             if log:
                 log(self.step, "val", scores)
             if log and self.recipe.pictures:
                 sheet = picture(
-                    self.model, self.tasks, self.val, self.recipe.pictures, bf16=self.bf16
+                    self.model,
+                    self.tasks,
+                    self.val,
+                    self.recipe.pictures,
+                    bf16=self.recipe.bf16,
+                    skip_bad=self.recipe.skip_bad,
                 )
                 sheet.save(self.out / "grid.png")
                 log.picture(self.step, sheet)
+        self.skipped = set(gather_object(sorted(self.skipped)))
         return scores
 
     # ------------------------------------------------------------------ what is kept
@@ -296,7 +310,7 @@ class Trainer:
             "encoder": ledger.encoder,
             "all": ledger.total,
             "ledger": asdict(ledger),
-            "skipped": sorted(set(gather_object(sorted(self.skipped)))),
+            "skipped": sorted(self.skipped),
             **self.mark,
         }
         if self.accelerator.is_main_process:

@@ -1,0 +1,119 @@
+#!/usr/bin/env python
+"""Measure what a training step of each method costs: time and peak memory, side by side.
+
+    python benchmarks/training_cost.py --method all --image-size 128 96 --batch 8 --bf16
+
+Each method runs in a process of its own, so that no other's memory counts. The rounds go through
+all methods in turn, and a method's time is its median over rounds: what else the machine does then
+falls on all of them. Times are ratios to decoders_only; memory is what the process takes beyond
+what it had before its model was built (of a GPU: what PyTorch allocates at most).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from datetime import date
+
+import torch
+from tqdm import tqdm
+
+from peft_dense.data import Scenes, collate
+from peft_dense.errors import PeftDenseError, UnknownNameError
+from peft_dense.tasks import task
+from peft_dense.training import add_options, make_backbone, make_model, make_recipe
+from peft_dense.training.memory import peak_memory, reset_peak_memory
+from peft_dense.training.optimizer import make_optimizer
+from peft_dense.training.options import named_methods
+from peft_dense.training.step import backward
+
+BASE = "decoders_only"
+TASKS = ("semseg", "human_parts", "sal", "normals")
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    add_options(parser, batch=8, method="all", tasks=",".join(TASKS))
+    parser.add_argument("--repeats", type=int, default=3, help="steps timed in each process")
+    parser.add_argument("--rounds", type=int, default=3, help="processes a method")
+    parser.add_argument("--threads", type=int, help="of PyTorch, on the CPU")
+    parser.add_argument("--cpu", action="store_true", help="even where there is a GPU")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    return parser.parse_args(argv)
+
+
+def measure(args: argparse.Namespace, label: str) -> dict[str, float]:
+    """Time steps of one method in this process."""
+    name, hyper = named_methods(args)[label]
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() and not args.cpu else "cpu")
+    names = args.tasks.split(",")
+    scenes = Scenes(args.batch, args.image_size, names)
+    batch = collate([scenes[index] for index in range(args.batch)])
+    known = {each: task(each) for each in names}
+    torch.manual_seed(0)
+    reset_peak_memory(device)
+    before = 0 if device.type == "cuda" else peak_memory(device) or 0
+    model = make_model(args, make_backbone(args), name, hyper, known).to(device).train()
+    recipe = make_recipe(args)
+    if recipe.checkpointing:
+        model.encoder.set_grad_checkpointing()
+    optimizer = make_optimizer(model, recipe)
+    seconds = []
+    for _ in range(1 + args.repeats):
+        start = time.perf_counter()
+        optimizer.zero_grad()
+        backward(model, known, batch, recipe)
+        optimizer.step()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    peak = (peak_memory(device) or 0) - before
+    return {"seconds": statistics.median(seconds[1:]), "memory": peak}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse(argv)
+    if args.one:
+        print(json.dumps(measure(args, args.one)))
+        return
+    if BASE not in (labels := list(named_methods(args))):
+        raise UnknownNameError(f"{BASE} isn't among the methods, and times are ratios to it.")
+    names = [BASE, *(name for name in labels if name != BASE)]
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+    given = list(sys.argv[1:] if argv is None else argv)
+    bar = tqdm([name for _ in range(args.rounds) for name in names], disable=None)
+    for name in bar:
+        command = [sys.executable, __file__, *given, "--one", name]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode == 0:
+            found[name].append(json.loads(done.stdout.splitlines()[-1]))
+        else:
+            bar.write(f"{name} is left out: {(done.stderr.splitlines() or ['no word'])[-1]}")
+    base = [each["seconds"] for each in found[BASE]]
+    print("| method | step, of decoders_only's | peak memory, GiB |\n|---|--:|--:|")
+    for name in names:
+        if runs := found[name]:
+            ratio = statistics.median(r["seconds"] / b for r, b in zip(runs, base, strict=False))
+            peak = max(each["memory"] for each in runs)
+            print(f"| {name} | {ratio:.2f} | {peak / 2**30:.2f} |")
+    where = torch.cuda.get_device_name() if torch.cuda.is_available() and not args.cpu else "CPU"
+    print(
+        f"\ndecoders_only: {statistics.median(base):.3f} s a step of {args.batch} images; {where}, "
+        f"{platform.machine()}, {args.threads or torch.get_num_threads()} thread(s), PyTorch "
+        f"{torch.__version__}, {date.today()}"
+    )
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except PeftDenseError as error:
+        sys.exit(f"error: {error}")

@@ -15,7 +15,7 @@ pytest.importorskip("tensorboard")
 pytest.importorskip("scipy")
 
 from peft_dense.data.archive import make_archive
-from peft_dense.errors import DataError, UnknownNameError
+from peft_dense.errors import DataError, PeftDenseError, UnknownNameError
 
 FOLDER = Path(__file__).parents[2] / "examples" / "pascal_context"
 BACKBONE_ARGS = {"img_size": 32, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2]}
@@ -141,9 +141,25 @@ def test_a_corrupt_label_is_named_or_skipped(root: Path, tmp_path: Path) -> None
     options = [*TINY, "--data", str(broken), "--out", str(tmp_path / "out")]
     with pytest.raises(DataError, match=f"{ids[1]}.png"):
         train.main(options)
+    seen = (broken / "ImageSets/Context/val.txt").read_text().split()
+    (broken / "JPEGImages" / f"{seen[0]}.jpg").write_bytes(b"not a picture either")
     (result,) = train.main([*options, "--skip-bad"])
-    (reason,) = result["skipped"]
-    assert f"{ids[1]}.png" in reason
+    (image, label) = result["skipped"]
+    assert f"{seen[0]}.jpg" in image and f"{ids[1]}.png" in label
+    (found,) = evaluate.main([str(tmp_path / "out" / "vmt_lite"), "--cpu", "--labels", "native"])
+    assert found["skipped"] == [image]
+
+
+def test_options_that_would_do_nothing_are_refused(root: Path, tmp_path: Path) -> None:
+    for options, said in (
+        (["--data", "made", "--protocol", "astmt"], "of PASCAL-Context's archive only"),
+        (["--data", str(root), "--loss-weights", "semsg=3"], "did you mean 'semseg'"),
+        (["--data", str(root), "--loss-weights", "semseg=x"], "expected TASK=NUMBER"),
+        (["--data", str(root), "--pretrained"], "is no name of timm's"),
+        (["--data", str(root), "--weights", "/nowhere.safetensors"], "no file /nowhere"),
+    ):
+        with pytest.raises(PeftDenseError, match=said):
+            train.main([*TINY, *options, "--out", str(tmp_path)])
 
 
 def test_the_docs_say_what_every_option_means() -> None:

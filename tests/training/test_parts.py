@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
+import math
 from collections import Counter
 from datetime import timedelta
 from importlib import import_module
@@ -17,18 +18,24 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from timm.layers.norm_act import BatchNormAct2d
+from timm.models.swin_transformer import SwinTransformer
 from torch import nn
 
 pytest.importorskip("accelerate")
 pytest.importorskip("tensorboard")
 
+from peft_dense import DenseModel, inject
 from peft_dense.data import RandomFlip, Resize, Scenes
 from peft_dense.errors import CheckpointError, DataError, HyperparameterError
+from peft_dense.tasks import task
 from peft_dense.training import Checkpoints, Recipe
 from peft_dense.training.averaging import Average
 from peft_dense.training.batches import Batches, Draws, part_of
 from peft_dense.training.log import Log
+from peft_dense.training.optimizer import make_optimizer, set_rates
 from peft_dense.training.processes import share_model, sum_gradients
+from peft_dense.training.report import gain
 
 few = settings(max_examples=25, deadline=None)
 numbers = st.integers(1, 9)
@@ -122,8 +129,7 @@ class Unreadable:
 def test_what_is_skipped_has_the_size_of_the_others_and_no_label() -> None:
     with pytest.raises(DataError, match=r"a\.jpg"):
         Draws(Unreadable(), 0)[0, 0]
-    with pytest.warns(UserWarning, match=r"skipped: can't read a\.jpg"):
-        item = Draws(Unreadable(), 0, skip_bad=True)[0, 0]
+    item = Draws(Unreadable(), 0, skip_bad=True)[0, 0]
     assert item["image"].shape == (3, 8, 12)
     assert (item["sal"] == 255).all() and (item["normals"] == 255).all()
     assert (item["depth"] == 0).all() and item["meta"]["skipped"] == "can't read a.jpg"
@@ -153,11 +159,39 @@ def test_the_rate_rises_then_falls_to_nothing(steps: int, warmup: float) -> None
         ({"warmup": 1.0}, "warmup=1.0"),
         ({"epochs": None}, "expected a positive number of either"),
         ({"epochs": -1.0}, "epochs=-1.0"),
+        ({"batch": 4.0}, "batch=4.0"),
+        ({"seed": -1}, "seed=-1"),
+        ({"lr": -0.1}, "lr=-0.1"),
+        ({"adapter_lr": float("nan")}, "adapter_lr=nan"),
+        ({"backbone_lr": "fast"}, "backbone_lr='fast'"),
+        ({"loss_weights": {"semseg": -5}}, r"loss_weights\['semseg'\]=-5"),
     ],
 )
 def test_a_recipe_that_cannot_be(wrong: dict[str, Any], said: str) -> None:
     with pytest.raises(HyperparameterError, match=said):
         Recipe(**wrong)
+
+
+def make_model(method: str) -> DenseModel:
+    net = SwinTransformer(img_size=32, window_size=4, embed_dim=12, depths=(1,), num_heads=(1,))
+    return DenseModel(inject(net, method, tasks=["sal"]), {"sal": 1}, width=8)
+
+
+def test_a_rate_of_zero_is_zero() -> None:
+    model = make_model("vmt_lite")
+    optimizer = make_optimizer(model, Recipe(lr=0.1, adapter_lr=0))
+    assert [group["peak"] for group in optimizer.param_groups] == [0.1, 0]
+    set_rates(optimizer, 0.5)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.05, 0]
+
+
+def test_a_gain_is_of_the_tasks_that_have_one() -> None:
+    known = {name: task(name) for name in ("semseg", "sal", "depth")}
+    then = {"semseg": 10.0, "sal": math.nan, "depth": 2.0}
+    assert gain({"semseg": 11.0, "sal": math.nan, "depth": 1.0}, then, known) == pytest.approx(30)
+    assert gain({"semseg": math.nan, "sal": 5.0, "depth": 1.0}, then, known) == pytest.approx(50)
+    assert gain(dict.fromkeys(known, math.nan), then, known) is None
+    assert gain(dict.fromkeys(known, 1.0), dict.fromkeys(known, 0.0), known) is None
 
 
 # ---------------------------------------------------------------------- averages, states, log
@@ -231,9 +265,9 @@ def test_a_log_goes_on_after_the_step_given(tmp_path: Path) -> None:
 
 def make_net() -> nn.Module:
     torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3), nn.Tanh(), nn.Conv2d(3, 1, 1)
-    ).double()
+    frozen = nn.BatchNorm2d(3).eval().requires_grad_(False)
+    first = nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3), nn.Tanh(), nn.Conv2d(3, 3, 1)
+    return nn.Sequential(*first, BatchNormAct2d(3), frozen, nn.Conv2d(3, 1, 1)).double()
 
 
 def images() -> torch.Tensor:

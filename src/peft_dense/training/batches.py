@@ -7,18 +7,20 @@ that of loading workers changes what is drawn.
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
+from peft_dense.data import collate
 from peft_dense.data.labels import Item, blank_label
 from peft_dense.errors import DataError
+from peft_dense.training.recipe import Recipe
 
-__all__ = ["Batches", "Draws", "part_of", "seed_of"]
+__all__ = ["Batches", "Draws", "load_batches", "part_of", "seed_of"]
 
 
 def seed_of(*numbers: int) -> int:
@@ -69,7 +71,6 @@ class Draws(Dataset[Item]):
         return item
 
     def _blank(self, reason: str) -> Item:
-        warnings.warn(f"skipped: {reason}", stacklevel=3)
         size = 32, 32
         item: Item = {"image": torch.zeros(3, *size)}
         item |= {task: blank_label(task, *size) for task in self.data.tasks}
@@ -133,6 +134,28 @@ class Batches(Sampler[list[tuple[int, int]]]):
                 shuffled, order = epoch, torch.randperm(self.length, generator=generator)
             whole = order[place * self.batch :][: self.batch]
             yield [(epoch, int(index)) for index in whole[self.rank :: self.world]]
+
+
+def load_batches(
+    data: Any, recipe: Recipe, step: int, steps: int, accelerator: Accelerator
+) -> DataLoader[Item]:
+    """Load this process's share of the batches from ``step`` to ``steps``."""
+    sampler = Batches(
+        len(data),
+        recipe.batch,
+        steps,
+        start=step,
+        seed=recipe.seed,
+        rank=accelerator.process_index,
+        world=accelerator.num_processes,
+    )
+    return DataLoader(
+        Draws(data, recipe.seed, recipe.skip_bad),
+        batch_sampler=sampler,
+        num_workers=recipe.workers,
+        collate_fn=collate,
+        pin_memory=accelerator.device.type == "cuda",
+    )
 
 
 def part_of(batch: Item, part: int, parts: int) -> Item:

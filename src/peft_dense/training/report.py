@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
-from peft_dense.tasks import Task, delta_m
+from accelerate import Accelerator
 
-__all__ = ["gain", "table"]
+from peft_dense.dense import DenseModel
+from peft_dense.tasks import Task, delta_m
+from peft_dense.training.memory import peak_memory
+
+__all__ = ["costs", "gain", "table"]
 
 
 def gain(
@@ -27,6 +32,20 @@ def gain(
         return None
     errors = [name for name in scored if not tasks[name].higher_is_better]
     return delta_m({n: now[n] for n in scored}, {n: then[n] for n in scored}, errors)
+
+
+def costs(model: DenseModel, seconds: float, accelerator: Accelerator) -> dict[str, Any]:
+    """Give what a run took, and what it trained."""
+    ledger = model.ledger()
+    return {
+        "seconds": seconds,
+        "peak_memory": peak_memory(accelerator.device),
+        "processes": accelerator.num_processes,
+        "device": str(accelerator.device),
+        "encoder": ledger.encoder,
+        "all": ledger.total,
+        "ledger": asdict(ledger),
+    }
 
 
 def table(

@@ -7,33 +7,31 @@ import math
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from peft_dense.data import collate
 from peft_dense.data.labels import Item
 from peft_dense.dense import DenseModel
 from peft_dense.errors import CheckpointError, HyperparameterError, UnknownNameError
 from peft_dense.tasks import Task
 from peft_dense.training.averaging import Average
-from peft_dense.training.batches import Batches, Draws, seed_of
+from peft_dense.training.batches import load_batches, seed_of
 from peft_dense.training.checkpoints import Checkpoints, write_whole
 from peft_dense.training.claim import RESULTS, look, mark_of
 from peft_dense.training.evaluation import evaluate
 from peft_dense.training.log import Log
-from peft_dense.training.memory import peak_memory, reset_peak_memory
+from peft_dense.training.memory import reset_peak_memory
 from peft_dense.training.optimizer import make_optimizer, set_rates
 from peft_dense.training.pictures import picture
 from peft_dense.training.processes import share_model, sum_over_processes
 from peft_dense.training.recipe import Recipe
-from peft_dense.training.report import gain
+from peft_dense.training.report import costs, gain
 from peft_dense.training.step import backward
 
 __all__ = ["Result", "Trainer"]
@@ -148,7 +146,7 @@ class Trainer:
             disable=not main,
         )
         scores: Mapping[str, Mapping[str, float]] = {}
-        for batch in self._batches():
+        for batch in load_batches(self.train, self.recipe, self.step, self.steps, self.accelerator):
             start = time.perf_counter()
             losses = self._train(batch)
             self.seconds += time.perf_counter() - start
@@ -167,29 +165,13 @@ class Trainer:
             log.close()
         return self._finish(scores)
 
-    def _batches(self) -> DataLoader[Item]:
-        processes = self.accelerator.process_index, self.accelerator.num_processes
-        sampler = Batches(
-            len(self.train),
-            self.recipe.batch,
-            self.steps,
-            start=self.step,
-            seed=self.recipe.seed,
-            rank=processes[0],
-            world=processes[1],
-        )
-        return DataLoader(
-            Draws(self.train, self.recipe.seed, self.recipe.skip_bad),
-            batch_sampler=sampler,
-            num_workers=self.recipe.workers,
-            collate_fn=collate,
-            pin_memory=self.accelerator.device.type == "cuda",
-        )
-
     def _train(self, batch: Item) -> dict[str, dict[str, float]]:
         """Take one step; give each task's loss over the whole batch, and all of them weighted."""
         recipe = self.recipe
-        self.skipped |= {item["skipped"] for item in batch["meta"] if "skipped" in item}
+        skipped = {item["skipped"] for item in batch["meta"] if "skipped" in item}
+        for reason in skipped - self.skipped:
+            tqdm.write(f"skipped: {reason}")
+        self.skipped |= skipped
         torch.manual_seed(seed_of(recipe.seed, self.step, self.accelerator.process_index, 0))
         self.model.train()
         self.optimizer.zero_grad()
@@ -295,7 +277,6 @@ class Trainer:
     def _finish(self, scores: Mapping[str, Mapping[str, float]]) -> Result:
         with self.average.applied() if self.average else nullcontext():
             self._keep("last")
-        ledger = self.model.ledger()
         result: Result = {
             "label": self.label,
             "method": self.mark["about"].get("method", self.label),
@@ -303,14 +284,8 @@ class Trainer:
             "scores": scores,
             "steps": self.steps,
             "seed": self.recipe.seed,
-            "seconds": self.seconds,
-            "peak_memory": peak_memory(self.accelerator.device),
-            "processes": self.accelerator.num_processes,
-            "device": str(self.accelerator.device),
-            "encoder": ledger.encoder,
-            "all": ledger.total,
-            "ledger": asdict(ledger),
             "skipped": sorted(self.skipped),
+            **costs(self.model, self.seconds, self.accelerator),
             **self.mark,
         }
         if self.accelerator.is_main_process:

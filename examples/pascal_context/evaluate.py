@@ -28,8 +28,9 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 
-from peft_dense import DenseModel, data
+from peft_dense import DenseModel, data, papers
 from peft_dense.errors import DataError, PeftDenseError, UnknownNameError
+from peft_dense.methods import method as find_method
 from peft_dense.tasks import BoundaryMeter, Scores, Task, delta_m, references, task, tasks
 from peft_dense.training import evaluate, make_backbone, make_data
 from peft_dense.training.checkpoints import write_whole
@@ -65,6 +66,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--batch", type=int, default=12)
     add("--workers", type=int, default=0)
     add("--cpu", action="store_true", help="even where there is a GPU")
+    add("--order", action="store_true", help="correlate the order of methods with the papers'")
     add("--markdown", action="store_true", help="print the table for a page")
     return parser.parse_args(argv)
 
@@ -176,6 +178,7 @@ def table(runs: Sequence[tuple[Path, Mapping[str, Any]]], args: argparse.Namespa
     metrics = [f"{n} {m}{arrows[n]}" for n, m in first.metrics.items()]
     rows = [["method", *metrics, "Delta %", "encoder", "all", "s/step", "peak GiB"]]
     total = len({seed for _, seed in by_run})
+    means: dict[str, float] = {}
     for label in dict.fromkeys(label for label, _ in by_run):
         seeds = {seed: scores for (own, seed), scores in by_run.items() if own == label}
         cells = [spread([each.values[n] for each in seeds.values()]) for n in first.values]
@@ -190,15 +193,32 @@ def table(runs: Sequence[tuple[Path, Mapping[str, Any]]], args: argparse.Namespa
         costs.append(f"{max(peak) / 2**30:.2f}" if peak else "-")
         of = "" if len(seeds) == total else f" ({len(seeds)} of {total} seeds)"
         rows.append([label + of, *cells, spread(gains, "+"), *costs])
+        means[label] = statistics.mean(gains)
     note = f"{first.protocol}; {total} seed(s), mean ± deviation; Delta over {name}, seed by seed"
     other = reference(next(iter(by_run))[1]).protocol
     note += f", measured on {other}" * (other != first.protocol)
+    if args.order:
+        note += f". {order(means)}"
     if args.markdown:
         rows.insert(1, ["---", *["--:"] * (len(rows[0]) - 1)])
         return "\n".join(f"| {' | '.join(row)} |" for row in rows) + f"\n\n{note}"
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
     return "\n".join([*lines, "", note])
+
+
+def order(gains: Mapping[str, float]) -> str:
+    """Say how the order of methods by gain goes with that of the papers' Delta."""
+    from scipy.stats import spearmanr
+
+    printed: dict[str, float] = {}
+    for row in papers.ROWS:  # of several rows the one with our defaults, else the first
+        default = find_method(row.method, **row.options) == find_method(row.method)
+        printed[row.method] = row.delta if default else printed.get(row.method, row.delta)
+    names = [name for name in gains if name in printed]
+    rank = spearmanr([gains[name] for name in names], [printed[name] for name in names])
+    how = f"over {len(names)} methods: {rank[0]:.2f} (Spearman)"
+    return f"Rank correlation with the papers' Delta {how}"
 
 
 def check_comparable(runs: Sequence[tuple[Path, Mapping[str, Any]]]) -> None:

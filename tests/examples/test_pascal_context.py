@@ -69,7 +69,8 @@ def test_the_two_commands_agree(runs: Path) -> None:
 
 def test_every_convention_in_one_table(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folders = [str(runs / seed / name) for seed in "01" for name in METHODS]
-    found = evaluate.main([*folders, "--cpu", "--labels", "native", "--edges"])
+    options = ["--cpu", "--labels", "native", "--edges", "--order"]
+    found = evaluate.main([*folders, *options])
     assert {"odsF", "oisF", "AP"} <= found[0]["scores"]["edge"].keys()
     assert {"mIoU", "maxF"} == found[0]["scores"]["sal"].keys()
     assert {"mErr", "rmse", "within_11.25"} <= found[0]["scores"]["normals"].keys()
@@ -79,6 +80,8 @@ def test_every_convention_in_one_table(runs: Path, capsys: pytest.CaptureFixture
     rows = [line for line in lines if line.split()[:1] in [[name] for name in METHODS]]
     assert len(rows) == 2 and "+0.00 ± 0.00" in rows[0] and rows[1].count("±") == 6
     assert "native size" in lines[-1] and "2 seed(s)" in lines[-1]
+    gain = float(rows[1].split()[-7])
+    assert f"over 2 methods: {1 if gain > 0 else -1}.00" in lines[-1]
     resized = evaluate.main([folders[0], "--cpu"])
     assert resized[0]["scores"]["semseg"] != found[0]["scores"]["semseg"]
 

@@ -36,7 +36,7 @@ test: lint
 
 demo: $(READY)
 	@$(BIN)/python examples/train.py --method decoders_only,shared_adapter,vmt_lite \
-		--data made --out runs/demo
+		--data made --eval-every 125 --out runs/demo
 
 docs: $(READY)
 	@echo "== mkdocs build --strict"

@@ -24,11 +24,11 @@ def _option(default: Any, about: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Say how to train: the defaults are Polyhistor's and VMT-Adapter's on PASCAL-Context.
+    """Say how to train: the defaults are VMT-Adapter's on PASCAL-Context, as far as it says.
 
-    Adam at 1e-4, which falls linearly to 0, batch 12, 60 epochs (Polyhistor, appendix; the weight
-    decay of 1e-4 is assumed, no paper prints it). Each field's ``metadata["help"]`` says what it
-    does; `peft_dense.training.add_options` makes command-line options of them.
+    Adam at 1e-4, which falls linearly to 0, batch 12, 60 epochs (VMT-Adapter, section 5.1; the
+    weight decay of 1e-4 is assumed). Each field's ``metadata["help"]`` says what it does;
+    `peft_dense.training.add_options` makes command-line options of them.
 
     Raises:
         HyperparameterError: If a value can't be.

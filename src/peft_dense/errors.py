@@ -11,6 +11,8 @@
     │   └── NoSiteError                      no place in it for what the method adds
     ├── CheckpointError        (ValueError)  saved adapters that don't fit, or aren't whole
     └── DataError              (ValueError)  a data set, image or label that can't be read
+        ├── MissingFileError                 a file that isn't there
+        └── LabelSizeError                   a label of another size than its image
 
 Each message says what was given, what was expected and what to do.
 """
@@ -25,6 +27,8 @@ __all__ = [
     "DataError",
     "HyperparameterError",
     "ImageSizeError",
+    "LabelSizeError",
+    "MissingFileError",
     "NoSiteError",
     "PeftDenseError",
     "ShapeError",
@@ -82,3 +86,11 @@ class CheckpointError(PeftDenseError, ValueError):
 
 class DataError(PeftDenseError, ValueError):
     """A data set, an image or a label that can't be read."""
+
+
+class MissingFileError(DataError):
+    """An image or a label whose file isn't there."""
+
+
+class LabelSizeError(DataError):
+    """A label that hasn't the height and width of its image."""

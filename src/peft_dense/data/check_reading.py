@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ from peft_dense.data.labels import Item, read_image
 from peft_dense.data.nyud import NYUDv2
 from peft_dense.data.pascal import PASCALContext
 from peft_dense.data.reading import LabelledFiles
-from peft_dense.errors import DataError
+from peft_dense.errors import DataError, LabelSizeError, MissingFileError
 
 __all__ = ["Kind", "Reading", "Readings", "open_to_check"]
 
@@ -87,21 +86,16 @@ class Readings(Dataset[Reading]):
                 found.troubles[task] = _trouble(error)
 
 
-# What the data sets' errors say; a damaged file may raise nearly anything besides.
-_MISSING = re.compile(r"there is no such file|has no file for|^no image ")
-_SIZE = re.compile(r"its image \d+ x \d+")
-
-
 def _trouble(error: Exception) -> tuple[Kind, str]:
-    """Tell what kind of trouble an error speaks of, and what it says."""
-    text = str(error)
+    """Tell what kind of trouble an error is, and what it says; a damaged file may raise any."""
     if not isinstance(error, DataError):
-        return "unreadable", f"{type(error).__name__}: {text}"
-    if _MISSING.search(text):
-        return "missing", text
-    if _SIZE.search(text):
-        return "size", text
-    return ("values" if error.__cause__ is None else "unreadable"), text
+        return "unreadable", f"{type(error).__name__}: {error}"
+    kind: Kind = "values" if error.__cause__ is None else "unreadable"
+    if isinstance(error, MissingFileError):
+        kind = "missing"
+    if isinstance(error, LabelSizeError):
+        kind = "size"
+    return kind, str(error)
 
 
 def open_to_check(root: Path, layout: str, split: str, tasks: Sequence[str]) -> LabelledFiles:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from peft_dense.data.labels import Item, read_label
 from peft_dense.data.reading import LabelledFiles, by, find, read_ids
-from peft_dense.errors import DataError
+from peft_dense.errors import DataError, MissingFileError
 
 __all__ = ["DenseFolder", "available_tasks", "collate"]
 
@@ -101,7 +101,7 @@ class DenseFolder(LabelledFiles):
     def _image(self, name: str) -> Path:
         path = find(self.root / "images", name, _IMAGES)
         if path is None:
-            raise DataError(
+            raise MissingFileError(
                 f"no image {self.root / 'images' / name} with any of {', '.join(_IMAGES)}; add "
                 f"it, or take {name!r} off the list."
             )

@@ -25,7 +25,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from peft_dense.errors import DataError
+from peft_dense.errors import DataError, MissingFileError
 
 __all__ = [
     "IGNORE",
@@ -121,7 +121,7 @@ def read_array(path: Path, mode: str | None = None, *, of: Sequence[str] = ()) -
     except DataError:
         raise
     except FileNotFoundError as error:
-        raise DataError(f"can't read {path}: there is no such file.") from error
+        raise MissingFileError(f"can't read {path}: there is no such file.") from error
     except Exception as error:  # a damaged file makes Pillow and NumPy raise nearly anything
         raise unreadable(path, error) from error
 

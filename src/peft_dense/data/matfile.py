@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from peft_dense.data.labels import unreadable
-from peft_dense.errors import DataError
+from peft_dense.errors import DataError, MissingFileError
 
 __all__ = ["field", "load_mat", "records", "scalar"]
 
@@ -32,7 +32,7 @@ def load_mat(path: Path, key: str) -> Any:
         _check_sums(data)
         held = loadmat(io.BytesIO(data))
     except FileNotFoundError as error:
-        raise DataError(f"can't read {path}: there is no such file.") from error
+        raise MissingFileError(f"can't read {path}: there is no such file.") from error
     except Exception as error:  # a damaged file makes SciPy raise nearly anything
         raise unreadable(path, error) from error
     if key not in held:

@@ -31,6 +31,9 @@ CLASSES = (
 )
 """The 40 classes by the names and in the order of Gupta et al. (CVPR 2013), their spelling too."""
 
+NAMES = ("NYUD_MT", "NYUDv2")
+"""What the unpacked archive may be called."""
+
 _FOLDERS: dict[str, list[tuple[str, ...]]] = {
     "semseg": [("segmentation",)],
     "normals": [("normals",)],
@@ -82,7 +85,7 @@ class NYUDv2(LabelledFiles):
         tasks: Sequence[str] = ("semseg", "normals", "depth", "edge"),
         transform: Callable[[Item], Item] | None = None,
     ) -> None:
-        folder = find_archive(root, ("NYUD_MT", "NYUDv2"), "gt_sets")
+        folder = find_archive(root, NAMES, "gt_sets")
         check_folders(folder, tasks, _FOLDERS)
         super().__init__(folder, split, tasks, transform, read_ids(folder / "gt_sets", split))
 

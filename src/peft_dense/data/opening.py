@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from peft_dense.data import nyud, pascal
 from peft_dense.data.folder import DenseFolder, available_tasks
 from peft_dense.data.labels import Item
 from peft_dense.data.nyud import NYUDv2
@@ -16,7 +17,6 @@ from peft_dense.tasks import tasks as known_tasks
 __all__ = ["layout_of", "open_data"]
 
 _MARKS = {"JPEGImages": "pascal", "gt_sets": "nyud", "images": "folder"}
-_NAMES = ("PASCAL_MT", "PASCALContext", "NYUD_MT", "NYUDv2")
 
 
 def layout_of(root: str | Path) -> str:
@@ -26,7 +26,7 @@ def layout_of(root: str | Path) -> str:
         DataError: It is none of them.
     """
     root = Path(root)
-    for folder in (root, *(root / name for name in _NAMES)):
+    for folder in (root, *(root / name for name in (*pascal.NAMES, *nyud.NAMES))):
         for mark, layout in _MARKS.items():
             if (folder / mark).is_dir():
                 return layout

@@ -34,6 +34,9 @@ from peft_dense.tasks.semseg import SemSeg
 
 __all__ = ["PASCALContext"]
 
+NAMES = ("PASCAL_MT", "PASCALContext")
+"""What the unpacked archive may be called."""
+
 _PADDING = {"atrc": "ignore", "astmt": "background"}
 _REGIONS = "pascal-context/trainval"
 _FOLDERS: dict[str, list[tuple[str, ...]]] = {
@@ -105,7 +108,7 @@ class PASCALContext(LabelledFiles):
         if protocol not in _PADDING:
             raise UnknownNameError.of("protocol", protocol, _PADDING)
         lists = "ImageSets/Context"
-        folder = find_archive(root, ("PASCAL_MT", "PASCALContext"), lists)
+        folder = find_archive(root, NAMES, lists)
         check_folders(folder, tasks, _FOLDERS)
         super().__init__(folder, split, tasks, transform, read_ids(folder / lists, split))
         self.padding = _PADDING[protocol]

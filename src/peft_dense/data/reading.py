@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from peft_dense.data.labels import Item, blank_label, read_image
-from peft_dense.errors import DataError, UnknownNameError
+from peft_dense.errors import DataError, LabelSizeError, MissingFileError, UnknownNameError
 
 __all__ = [
     "LabelledFiles",
@@ -163,10 +163,10 @@ def check_size(path: Path, shape: Sequence[int], image: Path, size: Sequence[int
     """Check that the label read from ``path`` has the height and width of its image.
 
     Raises:
-        DataError: If not; it names both files and sizes.
+        LabelSizeError: If not; it names both files and sizes.
     """
     if tuple(shape) != tuple(size):
-        raise DataError(
+        raise LabelSizeError(
             f"label {path} is {by(shape)}, its image {by(size)} (height x width): {image}. A label "
             "has the size of its image: resample it, nearest."
         )
@@ -178,14 +178,14 @@ def find(folder: Path, name: str, suffixes: Sequence[str]) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
-def missing(name: str, task: str, paths: Iterable[Path]) -> DataError:
+def missing(name: str, task: str, paths: Iterable[Path]) -> MissingFileError:
     """Build the error for an image without a file for a task.
 
     Example:
         >>> print(missing("2008_000002", "sal", [Path("sal_distill/2008_000002.png")]))
         '2008_000002' has no file for 'sal': sal_distill/2008_000002.png isn't there. ...
     """
-    return DataError(
+    return MissingFileError(
         f"{name!r} has no file for {task!r}: {' nor '.join(map(str, paths))} isn't there. Unpack "
         f"the archive anew, or take {name!r} off the list."
     )

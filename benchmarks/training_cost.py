@@ -43,7 +43,6 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=3, help="steps timed in each process")
     parser.add_argument("--rounds", type=int, default=3, help="processes a method")
     parser.add_argument("--threads", type=int, help="of PyTorch, on the CPU")
-    parser.add_argument("--cpu", action="store_true", help="even where there is a GPU")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     return parser.parse_args(argv)
 

@@ -31,9 +31,15 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     # A short budget on a small Swin: what a demo needs, and a few hundred photographs.
-    add_options(parser, epochs=None, batch=8, lr=2e-3, warmup=0.05, optimizer="adamw")
-    parser.add_argument("--out", type=Path, default=Path("runs/train"))
-    parser.add_argument("--cpu", action="store_true", help="even where there is a GPU")
+    add_options(
+        parser,
+        epochs=None,
+        batch=8,
+        lr=2e-3,
+        warmup=0.05,
+        optimizer="adamw",
+        out=Path("runs/train"),
+    )
     args = parser.parse_args(argv)
     if args.steps is None and args.epochs is None:
         args.steps = 250

@@ -42,12 +42,9 @@ def make_parser() -> argparse.ArgumentParser:
         rotation=20.0,
         head_width=256,
         cache=0,
+        out=Path("runs/pascal_context"),
         workers=4,
     )
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs/pascal_context"), help="a folder a method goes here"
-    )
-    parser.add_argument("--cpu", action="store_true", help="even where there is a GPU")
     return parser
 
 

@@ -26,9 +26,10 @@ from peft_dense.errors import (
     HyperparameterError,
     PeftDenseError,
     UnknownNameError,
+    UnsupportedModelError,
 )
 from peft_dense.tasks import task
-from peft_dense.training import evaluate, make_backbone, make_data, table
+from peft_dense.training import evaluate, make_backbone, make_data, options, table
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "train.py"
 BACKBONE_ARGS = {"img_size": 32, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2]}
@@ -184,6 +185,29 @@ def test_bad_options(
 ) -> None:
     with pytest.raises(kind, match=expected):
         script.main([*TINY, "--out", str(tmp_path), *options])
+
+
+def test_all_methods_go_on_and_leave_out_what_does_not_fit(
+    script: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    names = ["decoders_only", "phm", "shared_bitfit"]  # PHM's n is 4; its waist is 8 / 4 = 2 wide
+    monkeypatch.setattr(options, "methods", lambda: names)
+    command = [*TINY, "--method", "all", "--steps", "1", "--tasks", "sal", "--out", str(tmp_path)]
+    first = script.main(command)
+    assert [result["label"] for result in first] == ["decoders_only", "shared_bitfit"]
+    assert "phm is left out: n is 4" in capsys.readouterr().out
+    (tmp_path / "shared_bitfit" / "results.json").unlink()  # as if it had been cut off
+    done = tmp_path / "decoders_only" / "results.json"
+    written = done.stat().st_mtime_ns
+    again = script.main(command)
+    assert done.stat().st_mtime_ns == written  # not trained twice
+    assert [result["scores"] for result in again] == [result["scores"] for result in first]
+    monkeypatch.setattr(options, "methods", lambda: ["phm"])
+    with pytest.raises(UnsupportedModelError, match="no method fits"):
+        script.main([*command[:-1], str(tmp_path / "none")])
 
 
 def test_weights_of_another_backbone_are_refused(script: ModuleType, tmp_path: Path) -> None:

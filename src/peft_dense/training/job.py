@@ -34,7 +34,7 @@ def run_all(args: Args) -> list[Result]:
     on, so the same command started again ends where it would have.
 
     Args:
-        args: From a parser with `add_options` and ``--out``.
+        args: From a parser with `add_options`.
 
     Raises:
         PeftDenseError: As its parts.

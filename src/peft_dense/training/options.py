@@ -54,7 +54,7 @@ DEMO_ARGS = """{"img_size": [96, 128], "window_size": 4, "embed_dim": 48, "depth
 
 
 def add_options(parser: argparse.ArgumentParser, **defaults: Any) -> None:
-    """Give a script every option of data, model and recipe.
+    """Give a script every option of data, model, recipe and place.
 
     Args:
         parser: Takes them.
@@ -105,6 +105,9 @@ def add_options(parser: argparse.ArgumentParser, **defaults: Any) -> None:
         head="segformer",
         head_width=64,
     )
+    add = parser.add_argument_group("where").add_argument
+    add("--out", type=Path, default=Path("runs"), help="a folder a method goes here")
+    add("--cpu", action="store_true", help="even where there is a GPU")
     group = parser.add_argument_group("training")
     for field in fields(Recipe):
         _add_field(group, field.name, str(field.type), field.metadata["help"])

@@ -69,8 +69,8 @@ def table(
     errors = [name for name, task in tasks.items() if not task.higher_is_better]
     heads = [f"{k} {task.metric}{'↓↑'[task.higher_is_better]}" for k, task in tasks.items()]
     left = max(len(result["label"]) for result in results)
-    costs = ["Delta %", "encoder", "all params", "seconds", "peak GiB"]
-    rows = [["method".ljust(left), *heads, *costs]]
+    shown = ["Delta %", "encoder", "all params", "seconds", "peak GiB"]
+    rows = [["method".ljust(left), *heads, *shown]]
     for result in results:
         scores = [f"{result['primary'][name]:.2f}" for name in tasks]
         delta = delta_m(result["primary"], reference, errors)

@@ -68,7 +68,10 @@ class Trainer:
             precision ``bf16`` counts as the recipe's; its ``fp16`` isn't supported.
 
     Raises:
-        HyperparameterError: A batch has fewer images than processes times parts.
+        HyperparameterError: A batch has fewer images than processes times parts, or the launcher
+            asks for another precision than bf16.
+        UnknownNameError: ``tasks`` aren't the model's.
+        UnsupportedModelError: Of several processes, a batch norm trains that they can't share.
 
     Example:
         ``Trainer(model, tasks, train, val, Recipe(epochs=10), "runs/mine").fit()``

@@ -4,7 +4,7 @@
     peft-dense data check /data/PASCAL_MT
     python examples/pascal_context/train.py --data /data/PASCAL_MT --method vmt_lite
     python examples/pascal_context/train.py --data /data/PASCAL_MT --method papers
-    accelerate launch --multi_gpu --num_processes 4 examples/pascal_context/train.py --data ... --bf16
+    accelerate launch --multi_gpu --num_processes 4 examples/pascal_context/train.py --data ...
 
 Swin-Tiny pretrained on ImageNet-1k, four tasks, 448 x 448 pixels, Adam at 1e-4 with linear decay,
 batch 12, 60 epochs; every option can be changed. A method is a name with its defaults; `all` is

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from peft_dense import checkpoint
-from peft_dense.backbones import BackboneInfo, Family, examine, freeze, share, stage_outputs
+from peft_dense.backbones import BackboneInfo, Family, examine, freeze, share
 from peft_dense.errors import (
     CheckpointError,
     HyperparameterError,
@@ -118,13 +118,7 @@ class AdaptedBackbone(nn.Module):
         return tuple(self._routes().values())
 
     def _stage_outputs(self, path: nn.Module, x: Tensor) -> list[Tensor]:
-        info = self.info
-        if info.family.features is not None:
-            outputs = list(info.family.features(path, x))
-            return [outputs[index] for index in info.indices]
-        tapped = stage_outputs(path, x, info.indices)
-        assert tapped is not None, "the probe reached them"
-        return tapped
+        return self.info.stage_outputs(path, x)
 
     def _wanted(self, tasks: Sequence[str] | None) -> tuple[str, ...]:
         if tasks is None:

@@ -4,15 +4,19 @@ from peft_dense.backbones.clone import freeze, own, share
 from peft_dense.backbones.edit import adapter_at, add_after, add_beside, replace, set_adapter
 from peft_dense.backbones.examine import examine
 from peft_dense.backbones.families import Family, family_of, register_family
-from peft_dense.backbones.info import BackboneInfo, LinearSite, Site
+from peft_dense.backbones.info import BackboneInfo, LinearSite, MapScope, Operation, Site
 from peft_dense.backbones.sites import probe
-from peft_dense.backbones.taps import stage_outputs
+from peft_dense.backbones.taps import Form, Tap
 
 __all__ = [
     "BackboneInfo",
     "Family",
+    "Form",
     "LinearSite",
+    "MapScope",
+    "Operation",
     "Site",
+    "Tap",
     "adapter_at",
     "add_after",
     "add_beside",
@@ -25,5 +29,4 @@ __all__ = [
     "replace",
     "set_adapter",
     "share",
-    "stage_outputs",
 ]

@@ -31,6 +31,7 @@ class Reader:
         maps: Height and width of every stage's map, at each size.
         widths: Channels of the stages.
         depths: Where in the depth of the model each stage ends, up to 1.
+        reductions: Strides of the stages.
         used: Names of the parameters on which they depend.
         axes: Finds the channel axis of modules.
     """
@@ -42,6 +43,7 @@ class Reader:
     maps: Sequence[Sequence[Grid]]
     widths: Sequence[int]
     depths: Sequence[float]
+    reductions: Sequence[int]
     used: Collection[str]
     axes: Axes
 
@@ -163,7 +165,8 @@ class Reader:
             sizes = [image[2:] for image in images if image is not None]
             if common_stride(sizes, grids) is None:
                 return site  # blocks of a map, not the map
-        return replace(site, scope=find_scope(site.name, kept, grids, site.channel_axis))
+        scope = find_scope(site.name, kept, grids, site.channel_axis, self.reductions)
+        return replace(site, scope=scope)
 
     def _linears(self, site: str, kind: str) -> tuple[LinearSite, ...]:
         inside = [

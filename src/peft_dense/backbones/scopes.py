@@ -7,7 +7,7 @@ All is read off counts: the site's tokens against its stage output's map, and ag
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from peft_dense.backbones.places import MapScope
 from peft_dense.backbones.watch import Call, Calls
@@ -40,8 +40,12 @@ def prefix_tokens(grids: Sequence[Grid], maps: Sequence[Grid]) -> int | None:
     return prefix if not extra and 0 <= prefix <= MOST_PREFIX else None
 
 
-def common_stride(wholes: Sequence[Grid], grids: Sequence[Grid]) -> int | None:
+def common_stride(
+    wholes: Sequence[Grid], grids: Sequence[Grid], first: Sequence[int] = ()
+) -> int | None:
     """Return the stride by which every whole map becomes its grid, or None.
+
+    Where several would do, one of ``first`` is taken, or else the smallest.
 
     Example:
         >>> common_stride([(224, 224), (256, 320)], [(4, 4), (4, 5)])
@@ -51,7 +55,8 @@ def common_stride(wholes: Sequence[Grid], grids: Sequence[Grid]) -> int | None:
     """
     ratio = math.sqrt(math.prod(wholes[0]) / max(1, math.prod(grids[0])))
     # Rounded up, a map is at most one row and one column larger than its share.
-    for stride in range(max(1, math.floor(ratio)), math.ceil(ratio * 1.5) + 2):
+    strides: Iterable[int] = (*first, *range(max(1, math.floor(ratio)), math.ceil(ratio * 1.5) + 2))
+    for stride in strides:
         if all(_fits(whole, grid, stride) for whole, grid in zip(wholes, grids, strict=True)):
             return stride
     return None
@@ -63,7 +68,11 @@ def _fits(whole: Grid, grid: Grid, stride: int) -> bool:
 
 
 def find_scope(
-    site: str, records: Sequence[Calls], grids: Sequence[Grid], channel_axis: int
+    site: str,
+    records: Sequence[Calls],
+    grids: Sequence[Grid],
+    channel_axis: int,
+    reductions: Sequence[int],
 ) -> MapScope | None:
     """Find the nearest module around a site, itself first, that sees the height and width.
 
@@ -72,6 +81,7 @@ def find_scope(
         records: The calls at every size; all have the site's.
         grids: What its tokens are at every size, without the prefix: (N,) or (H, W).
         channel_axis: The site's own.
+        reductions: Strides of the stages.
     """
     parts = site.split(".")
     for length in range(len(parts), -1, -1):
@@ -83,7 +93,7 @@ def find_scope(
         preferred = channel_axis if length == len(parts) else 1
         for argument in range(len(calls[0].arguments)):
             for axes, wholes in _maps(calls, argument, records, preferred):
-                stride = common_stride(wholes, grids)
+                stride = common_stride(wholes, grids, () if module else reductions)
                 if stride is not None:
                     return MapScope(module=module, argument=argument, axes=axes, stride=stride)
     return None

@@ -12,7 +12,7 @@ follows the image, what an image's sides must be divisible by, and which buffers
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -114,7 +114,7 @@ class _Probe:
         unused = _unused(self.model, first.calls, used)
         reductions = self._strides([first], forms, indices)
         buffers = Buffers(self.model)
-        second, multiple, unused = self._second(first, max(reductions), unused)
+        second, multiple, unused = self._second(first, indices, reductions, unused)
         forwards = [first] if second is None else [first, second]
         if second is not None:
             told = self._forms(forwards)
@@ -136,6 +136,7 @@ class _Probe:
             widths=channels,
             depths=list(indices.values()),
             used=used,
+            reductions=reductions,
             axes=Axes(),
         )
         sites = reader.sites()
@@ -228,7 +229,11 @@ class _Probe:
     _tapped = False
 
     def _second(
-        self, first: _Forward, stride: int, unused: tuple[str, ...]
+        self,
+        first: _Forward,
+        indices: Collection[int],
+        reductions: Sequence[int],
+        unused: tuple[str, ...],
     ) -> tuple[_Forward | None, int | None, tuple[str, ...]]:
         """Run once more: without what is unused, in train mode, at the smallest larger size.
 
@@ -237,15 +242,45 @@ class _Probe:
             None where the model takes its native size only.
         """
         height, width = first.size
+        stride = max(reductions)
+        steps = list(dict.fromkeys((stride, height, width)))
         with _without(self.model, unused), torch.no_grad():
-            for step in dict.fromkeys((stride, height, width)):
-                larger = (height // step * step + step, width // step * step + 2 * step)
-                forward = self._try(larger)
-                if forward is not None:
+            for step in steps:  # it may grow
+                forward = self._try((height // step * step + step, width // step * step + 2 * step))
+                if forward is None:
+                    continue
+                if self._follows(first, forward, indices, reductions):
                     return forward, step, unused
+                if step == stride:  # it ran, but on a map of another size
+                    steps.insert(1, 2 * stride)
             runs = self._try(first.size) is not None
         # What nothing calls may still be read; then it stays.
-        return (None, None, unused) if runs or not unused else self._second(first, stride, ())
+        if runs or not unused:
+            return None, None, unused
+        return self._second(first, indices, reductions, ())
+
+    def _follows(
+        self,
+        first: _Forward,
+        second: _Forward,
+        indices: Collection[int],
+        reductions: Sequence[int],
+    ) -> bool:
+        """Whether the stages at the second size are those of the first, as much larger."""
+        forms = self._forms([first, second])
+        if not forms.keys() >= set(indices):
+            return False
+        off = [
+            [part - side / stride for side, part in zip(forward.size, grid, strict=True)]
+            for forward in (first, second)
+            for grid, stride in zip(self._grids(forward, forms, indices), reductions, strict=True)
+        ]
+        before, after = off[: len(reductions)], off[len(reductions) :]
+        return all(
+            abs(new) < 1 or abs(new) < abs(old) + 0.5
+            for olds, news in zip(before, after, strict=True)
+            for old, new in zip(olds, news, strict=True)
+        )
 
     def _try(self, size: Size) -> _Forward | None:
         """Run two images in train mode, or in eval mode where train mode fails."""
@@ -337,16 +372,18 @@ def _leaves(calls: Calls) -> tuple[str, ...]:
 
 
 def _native_sizes(model: nn.Module) -> list[Size]:
-    """Image sizes to try: the one the model was built for, or usual ones where it doesn't say."""
+    """Image sizes to try: first the one the model says it was built for, then usual ones."""
     embed = getattr(model, "patch_embed", None)
     told = (
         getattr(embed, "img_size", None),
         (getattr(model, "pretrained_cfg", None) or {}).get("input_size"),
         getattr(getattr(model, "config", None), "image_size", None),
     )
+    found: list[Size] = []
     for size in told:
         if isinstance(size, int):
-            return [(size, size)]
-        if isinstance(size, (tuple, list)) and len(size) >= 2:
-            return [(int(size[-2]), int(size[-1]))]
-    return [(size, size) for size in _SIZES]
+            found.append((size, size))
+        elif isinstance(size, (tuple, list)) and len(size) >= 2:
+            found.append((int(size[-2]), int(size[-1])))
+    # A model may have been built for another size than its pretrained weights.
+    return list(dict.fromkeys((*found, *((size, size) for size in _SIZES))))

@@ -144,7 +144,9 @@ def choose(
             if after is None or shapes[index] != shapes[after]
         ]
     stages = [index for index in found if grids[index][0] * 4 <= size[0] + 3]
-    return {index: depths[index] for index in sorted(stages, key=lambda index: -grids[index][0])}
+    if tap.source != "intermediates":  # that gives them in the order of the model
+        stages.sort(key=lambda index: -grids[index][0])
+    return {index: depths[index] for index in stages}
 
 
 def strides(grids: Sequence[Sequence[Shape]], sizes: Sequence[Shape]) -> tuple[int, ...]:

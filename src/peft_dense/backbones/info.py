@@ -11,7 +11,17 @@ from torch import Tensor, nn
 from peft_dense.backbones.families import Family
 from peft_dense.errors import ImageSizeError, NoSiteError, ShapeError
 
-__all__ = ["BackboneInfo", "LinearSite", "Site"]
+__all__ = ["BackboneInfo", "LinearSite", "MapScope", "Site"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapScope:
+    """The nearest module around a site that sees the site's map."""
+
+    module: str
+    argument: int
+    axes: tuple[int, int] | None
+    stride: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +59,7 @@ class Site:
     grid: tuple[int, ...]
     keeps_shape: bool
     linears: tuple[LinearSite, ...] = ()
+    scope: MapScope | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +174,45 @@ class BackboneInfo:
             f"{near[0]}x{near[1]}. Resize or pad the images."
         )
 
+    @property
+    def operations(self):
+        from collections import namedtuple
+
+        Op = namedtuple("Op", "name channels channel_axis")
+        found = dict([self.stem]) if self.stem else {}
+        for parameter in self.norms:
+            name, _, leaf = parameter.rpartition(".")
+            if leaf == "weight":
+                found[name] = self.parameters[parameter][0]
+        ax = dict.fromkeys([self.stem[0]] if self.stem else [], 1)
+        for site in self.sites:
+            found |= {li.name: li.out_features for li in site.linears if li.called}
+        return [Op(n, c, ax.get(n, -1)) for n, c in found.items()]
+
+    def fits(self, site: Site) -> bool:
+        """Whether a site's tokens are those of its stage output, but for a few class tokens."""
+        height, width = self.grids[site.stage]
+        if site.width != self.channels[site.stage]:
+            return False
+        if len(site.grid) == 2:
+            return site.grid == (height, width) or self.family.to_map is not None
+        return 0 <= site.tokens - height * width <= 16
+
+    def stage_outputs(self, path: nn.Module, x: Tensor) -> list[Tensor]:
+        """Run a path and give its stage outputs."""
+        from peft_dense.backbones.taps import stage_outputs
+
+        if self.family.features is not None:
+            outputs = list(self.family.features(path, x))
+            return [outputs[index] for index in self.indices]
+        tapped = stage_outputs(path, x, self.indices)
+        assert tapped is not None, "the probe reached them"
+        return tapped
+
     def _summary(self) -> str:
         kinds = [site.kind for site in self.sites]
         return ", ".join(f"{kinds.count(kind)} {kind!r}" for kind in sorted(set(kinds))) or "none"
+
+
+def describe(info: BackboneInfo) -> str:
+    return str(info)

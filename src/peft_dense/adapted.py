@@ -86,7 +86,7 @@ class AdaptedBackbone(nn.Module):
             frozen.set_submodule(name, nn.Identity())
         if info.family.flexible is not None:
             info.family.flexible(frozen)
-        self._origin = _OutOfSight(model, template(frozen, _updating(frozen)))
+        self._origin = _OutOfSight(model, template(frozen, info.updating))
         tensors = {**dict(frozen.named_parameters()), **dict(frozen.named_buffers())}
         self.shared = method.shared(info, self.tasks)
         self.paths = nn.ModuleDict() if method.one_path else TaskDict()
@@ -440,7 +440,3 @@ def _before_loading(module: Any, state: dict[str, Any], prefix: str, *_: Any) ->
 
 def _after_loading(module: Any, _: Any) -> None:
     ownership.retie(module)
-
-
-def _updating(model: nn.Module) -> list[str]:
-    return [n for n, m in model.named_modules() if isinstance(m, nn.modules.batchnorm._NormBase)]

@@ -13,27 +13,29 @@ from peft_dense.backbones.edit import (
 )
 from peft_dense.backbones.examine import examine
 from peft_dense.backbones.families import Family, family_of, register_family
-from peft_dense.backbones.info import BackboneInfo, LinearSite, MapScope, Site, describe
+from peft_dense.backbones.info import BackboneInfo, LinearSite, MapScope, Operation, Site
 from peft_dense.backbones.origin import fold
 from peft_dense.backbones.record import Recording, Tap
 from peft_dense.backbones.scope import WholeImage
 from peft_dense.backbones.sites import probe
-from peft_dense.backbones.taps import stage_outputs
+from peft_dense.backbones.taps import Form, StageTap
 
 __all__ = [
     "BackboneInfo",
     "Family",
+    "Form",
     "LinearSite",
     "MapScope",
+    "Operation",
     "Recording",
     "Site",
+    "StageTap",
     "Tap",
     "WholeImage",
     "add_after",
     "add_beside",
     "branch_at",
     "branch_name",
-    "describe",
     "examine",
     "family_of",
     "fold",
@@ -44,8 +46,9 @@ __all__ = [
     "replace",
     "replace_branch",
     "share",
-    "stage_outputs",
     "take_off",
     "template",
     "transform_output",
 ]
+
+describe = str  # until it says more

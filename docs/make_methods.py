@@ -13,7 +13,7 @@ import torch
 from peft_dense import papers
 from peft_dense.backbones import BackboneInfo, examine
 from peft_dense.dense import DenseModel
-from peft_dense.inject import PASCAL_CONTEXT, inject
+from peft_dense.injection import PASCAL_CONTEXT, inject
 from peft_dense.methods import Method, method, methods
 from peft_dense.tasks import task
 

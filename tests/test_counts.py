@@ -15,7 +15,7 @@ from torch import nn
 from peft_dense import AdaptedBackbone, DenseModel, methods
 from peft_dense.backbones import examine
 from peft_dense.errors import HyperparameterError
-from peft_dense.inject import PASCAL_CONTEXT
+from peft_dense.injection import PASCAL_CONTEXT
 from peft_dense.methods import method as make_method
 
 OUTPUTS = {"semseg": 21, "human_parts": 7, "sal": 1, "normals": 3}

@@ -18,8 +18,8 @@ FLOORS = {
     0: {"_version", "errors", "layout", "ledger", "papers"},
     1: {"nn", "checkpoint"},
     2: {"backbones"},
-    3: {"methods", "heads", "tasks", "fit", "naming"},
-    4: {"adapted", "counting", "dense", "inject"},
+    3: {"methods", "heads", "tasks", "fit", "ownership"},
+    4: {"adapted", "counting", "dense", "explaining", "injection", "surgery"},
     5: {"conflict", "data"},
     6: {"cli", "training"},
     7: {"peft_dense", "__main__"},
@@ -38,8 +38,17 @@ def part_of(dotted: str) -> str:
 
 
 def imports(file: Path) -> Iterator[str]:
-    """Every part of the package that a file imports, also inside functions."""
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    """Every part of the package that a file imports, also inside functions; not for types only."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    types_only = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if id(node) in types_only:
+            continue
         if isinstance(node, ast.Import):
             dotted = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):

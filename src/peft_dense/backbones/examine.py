@@ -7,9 +7,9 @@ import warnings
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from peft_dense.backbones.clone import PATH_MARK
 from peft_dense.backbones.families import Family, family_of
 from peft_dense.backbones.info import BackboneInfo
+from peft_dense.backbones.origin import is_path
 from peft_dense.backbones.sites import probe
 from peft_dense.errors import UnsupportedModelError
 
@@ -64,7 +64,7 @@ _REMEDIES = {
 
 def _wrapper(module: nn.Module) -> str | None:
     """Name of what wraps a module, or None. FSDP and compile are told by their marks."""
-    if getattr(module, PATH_MARK, False):
+    if is_path(module):
         return "peft_dense.inject"
     kinds = {kind.__name__ for kind in type(module).__mro__}
     if "AdaptedBackbone" in kinds or "DenseModel" in kinds:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from peft_dense.backbones.families import Family
 from peft_dense.backbones.places import LinearSite, MapScope, Operation, Site
-from peft_dense.backbones.taps import Tap
+from peft_dense.backbones.taps import StageTap
 from peft_dense.errors import ImageSizeError, NoSiteError, ShapeError
 
 __all__ = ["BackboneInfo", "LinearSite", "MapScope", "Operation", "Site"]
@@ -46,7 +46,7 @@ class BackboneInfo:
     unused: tuple[str, ...]
     multiple: int | None
     probed_size: tuple[int, int]
-    tap: Tap = field(repr=False)
+    tap: StageTap = field(repr=False)
     operations: tuple[Operation, ...] = field(repr=False)
     in_channels: int = 3
     updating: tuple[str, ...] = field(default=(), repr=False)

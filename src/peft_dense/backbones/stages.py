@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from peft_dense.backbones.axes import steady_axes
 from peft_dense.backbones.families import Family
 from peft_dense.backbones.scopes import MOST_PREFIX, common_stride
-from peft_dense.backbones.taps import Form, Tap, listed
+from peft_dense.backbones.taps import Form, StageTap, listed
 from peft_dense.backbones.watch import Shape
 
 __all__ = ["choose", "first_tap", "forms_of", "grid_of", "strides", "tap_of"]
@@ -20,19 +20,19 @@ _FIELDS = ("feature_maps", "reshaped_hidden_states", "hidden_states")
 """Where transformers' models put their stages, the best first."""
 
 
-def first_tap(model: nn.Module, family: Family) -> Tap:
+def first_tap(model: nn.Module, family: Family) -> StageTap:
     """Return how to run a model that gives its stages away somehow."""
     if family.features is not None:
-        return Tap(source="features")
+        return StageTap(source="features")
     if hasattr(model, "forward_intermediates"):
-        return Tap(source="intermediates")
+        return StageTap(source="intermediates")
     config = getattr(model, "config", None)
     if hasattr(config, "output_hidden_states") and not hasattr(model, "out_features"):
-        return Tap(source="forward", keywords=(("output_hidden_states", True),))
-    return Tap(source="forward")
+        return StageTap(source="forward", keywords=(("output_hidden_states", True),))
+    return StageTap(source="forward")
 
 
-def tap_of(output: Any, tap: Tap) -> Tap | None:
+def tap_of(output: Any, tap: StageTap) -> StageTap | None:
     """Say where in a forward's output the stages are, or None where there are none."""
     for field in _FIELDS:
         inner = output.get(field) if isinstance(output, Mapping) else getattr(output, field, None)
@@ -116,7 +116,7 @@ def grid_of(output: Tensor, form: Form, size: Shape) -> tuple[int, int]:
 
 
 def choose(
-    outputs: Sequence[Any], forms: Mapping[int, Form], size: Shape, tap: Tap
+    outputs: Sequence[Any], forms: Mapping[int, Form], size: Shape, tap: StageTap
 ) -> dict[int, float]:
     """Pick the stages: all but a stem finer than 1/4; a flat model's depth in four parts.
 

@@ -1,6 +1,6 @@
 """Stage outputs of a backbone as ``(B, C_i, H/r_i, W/r_i)`` maps, finest first.
 
-The probe finds out once how a model gives them away; a :class:`Tap` is what it found, and applies
+The probe finds out once how a model gives them away; a :class:`StageTap` is what it found, and applies
 it without looking again.
 """
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from peft_dense.layout import tokens_to_map
 
-__all__ = ["Form", "Tap", "listed"]
+__all__ = ["Form", "StageTap", "listed"]
 
 
 def listed(output: Any) -> list[Any]:
@@ -55,7 +55,7 @@ class Form:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tap:
+class StageTap:
     """Where a model's stage outputs are, and how each is laid out.
 
     Args:

@@ -13,7 +13,7 @@ from peft_dense.cli.output import one_line, table
 from peft_dense.cli.papers import beside_papers
 from peft_dense.counting import Counter, build
 from peft_dense.errors import PeftDenseError, UnknownNameError
-from peft_dense.inject import PASCAL_CONTEXT
+from peft_dense.injection import PASCAL_CONTEXT
 from peft_dense.methods import method as make_method
 from peft_dense.methods import methods
 from peft_dense.tasks import task as find_task

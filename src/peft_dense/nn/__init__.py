@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from peft_dense.nn.bottleneck import Bottleneck, bottleneck
+from peft_dense.nn.bottleneck import Bottleneck, apply_bottleneck
 from peft_dense.nn.dora import DoRALinear
 from peft_dense.nn.generated import GeneratedBottleneck
 from peft_dense.nn.hypernetwork import DecomposedHyperNetwork, HyperNetwork, TaskEmbedding
@@ -36,7 +36,7 @@ __all__ = [
     "TaskEmbedding",
     "VMTAdapter",
     "VectorScalingKernel",
-    "bottleneck",
+    "apply_bottleneck",
     "kronecker_apply",
     "kronecker_sum",
 ]

@@ -324,7 +324,7 @@ def transformers_config(name: str, **options):
 
 SMALL = {
     "Swin": {
-        "image_size": 64,
+        "image_size": 128,
         "window_size": 4,
         "embed_dim": 16,
         "depths": [1, 1, 1, 1],
@@ -389,7 +389,7 @@ def test_a_backbone_of_transformers_that_gives_several_stages_gives_those():
     model = transformers.SwinBackbone(config).eval()
     info = examine(model)
     assert info.reductions == (8, 32)
-    x = torch.randn(1, 3, 64, 64)
+    x = torch.randn(1, 3, 128, 128)
     for a, b in zip(info.stage_outputs(model, x), model(x).feature_maps, strict=True):
         torch.testing.assert_close(a, b)
 
@@ -432,7 +432,7 @@ def test_the_maps_of_transformers_swin_are_its_own_blocks():
     torch.manual_seed(0)
     model = transformers.SwinModel(config).eval()
     info = examine(model)
-    x = torch.randn(1, 3, 64, 64)
+    x = torch.randn(1, 3, 128, 128)
     first = info.stage_outputs(model, x)
     told = model(x, output_hidden_states=True, output_hidden_states_before_downsampling=True)
     for a, b in zip(first, told.reshaped_hidden_states[1:], strict=True):

@@ -1,7 +1,8 @@
 """transformers' Swin and Swin v2 list their maps as they are after the next merging.
 
 So the map of each stage is asked for as its blocks left it. Swin's blocks also shrink their windows
-for good when a small image comes by; they are put back before each run.
+for good when a small image comes by, and then fail on it; here windows keep their size, and a map
+that fits in one window isn't shifted.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from peft_dense.backbones.families.base import Family, register_family
 __all__: list[str] = []
 
 
-def _maps(model: nn.Module, x: Tensor) -> list[Tensor]:
+def _maps(model: nn.Module, x: Tensor, **keywords: bool) -> list[Tensor]:
     inner: Any = model
     tokens, size = inner.embeddings(x)
     output = inner.encoder(
@@ -23,17 +24,21 @@ def _maps(model: nn.Module, x: Tensor) -> list[Tensor]:
         size,
         output_hidden_states=True,
         output_hidden_states_before_downsampling=True,
+        **keywords,
     )
     return list(output.reshaped_hidden_states[1:])
 
 
 def _swin_maps(model: nn.Module, x: Tensor) -> list[Tensor]:
     inner: Any = model
-    window = inner.config.window_size
+    window, patch = inner.config.window_size, inner.config.patch_size
+    sides = [-(-side // patch) for side in x.shape[-2:]]
     for stage in inner.encoder.layers:
+        shift = window // 2 if min(sides) > window else 0
         for index, block in enumerate(stage.blocks):
-            block.window_size, block.shift_size = window, window // 2 if index % 2 else 0
-    return _maps(model, x)
+            block.window_size, block.shift_size = window, shift if index % 2 else 0
+        sides = [(side + 1) // 2 for side in sides]
+    return _maps(model, x, always_partition=True)
 
 
 for _name, _features in (

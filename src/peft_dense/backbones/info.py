@@ -119,7 +119,8 @@ class BackboneInfo:
                 have = ", ".join(sorted({linear.role for linear in every})) or "none"
                 raise NoSiteError(
                     f"no {role!r} linear in {self.model}; it has {have}."
-                    f"{self.about_blocks()} Choose other targets=..., or name the attributes with family=Family(roles={{{role!r}: ('...',)}})."
+                    f"{self.about_blocks()} Choose other targets=..., or name the attributes with "
+                    f"family=Family(roles={{{role!r}: ('...',)}})."
                 )
         return tuple(linear for linear in every if linear.role in roles)
 

@@ -376,6 +376,7 @@ def _native_sizes(model: nn.Module) -> list[Size]:
     embed = getattr(model, "patch_embed", None)
     told = (
         getattr(embed, "img_size", None),
+        getattr(model, "img_size", None),
         (getattr(model, "pretrained_cfg", None) or {}).get("input_size"),
         getattr(getattr(model, "config", None), "image_size", None),
     )

@@ -16,7 +16,7 @@ ROOT = Path(peft_dense.__file__).parent
 # circle; the packages of a floor may not.
 FLOORS = {
     0: {"_version", "errors", "layout", "ledger", "papers"},
-    1: {"nn", "checkpoint"},
+    1: {"nn", "checkpoint", "keeping"},
     2: {"backbones"},
     3: {"methods", "heads", "tasks", "fit", "naming"},
     4: {"adapted", "counting", "dense", "inject"},

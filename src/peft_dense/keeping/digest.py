@@ -190,7 +190,7 @@ def _kind(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
-def _sketch(tensor: Tensor) -> tuple[float, float]:
+def _sketch(tensor: Tensor) -> list[float]:
     """Two numbers that rounding hardly moves: root mean square, and a sum with fixed signs."""
     flat = tensor.contiguous().flatten()
     signs = torch.arange(min(_COLUMNS, flat.numel()), device=flat.device)
@@ -201,7 +201,7 @@ def _sketch(tensor: Tensor) -> tuple[float, float]:
         squares += float(values @ values)
         products += float(values @ signs[: len(row)])
     count = max(1, flat.numel())
-    return _short(math.sqrt(squares / count)), _short(products / math.sqrt(count))
+    return [_short(math.sqrt(squares / count)), _short(products / math.sqrt(count))]
 
 
 def _short(value: float) -> float:

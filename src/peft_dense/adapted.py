@@ -14,15 +14,19 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from peft_dense import checkpoint
 from peft_dense.backbones import BackboneInfo, Family, examine, freeze, share, stage_outputs
+from peft_dense.backbones.clone import meta
 from peft_dense.errors import (
     CheckpointError,
     HyperparameterError,
     UnknownNameError,
     UnsupportedModelError,
 )
-from peft_dense.fit import check_fit, checksum
+from peft_dense.keeping.digest import compare_weights, weights_id
+from peft_dense.keeping.files import read, write
+from peft_dense.keeping.fit import check_backbone, check_state, specs, warn_unless_finite
+from peft_dense.keeping.schema import check_config
+from peft_dense.keeping.tensors import Spec
 from peft_dense.ledger import Ledger
 from peft_dense.methods.base import Method
 from peft_dense.methods.base import method as find_method
@@ -161,26 +165,24 @@ class AdaptedBackbone(nn.Module):
             CheckpointError: Names or shapes differ; the first few are listed.
         """
         own = self.adapter_state_dict()
-        missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-        shapes = [
-            f"{name} is {tuple(state[name].shape)}, expected {tuple(own[name].shape)}"
-            for name in sorted(own.keys() & state.keys())
-            if state[name].shape != own[name].shape
-        ]
-        if missing or extra or shapes:
-            problems = [
-                f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-                for what, names in (("missing", missing), ("unknown", extra), ("misshapen", shapes))
-                if names
-            ]
-            raise CheckpointError(
-                f"these adapters don't fit {self.method.name} on {self.info.model} with tasks "
-                f"{', '.join(self.tasks)}: {'; '.join(problems)}. Inject the method they were "
-                "trained with, with the same hyper-parameters and tasks."
-            )
+        self.check_adapter_specs(specs(state))
         with torch.no_grad():
             for name, tensor in own.items():
                 tensor.copy_(state[name])
+
+    def check_adapter_specs(self, given: Mapping[str, Spec]) -> None:
+        """Check that tensors of these types and shapes could be loaded as adapters.
+
+        Raises:
+            CheckpointError: Names, shapes or types differ; the first few are listed.
+        """
+        check_state(
+            specs(self.adapter_state_dict()),
+            given,
+            f"these adapters don't fit {self.method.name} on {self.info.model} with tasks "
+            f"{', '.join(self.tasks)}",
+            "Inject the method they were trained with, with the same hyper-parameters and tasks.",
+        )
 
     def parameters_by_kind(self) -> dict[str, list[nn.Parameter]]:
         """Sort what trains into ``shared``, ``per_task`` and ``unfrozen_backbone``.
@@ -227,7 +229,7 @@ class AdaptedBackbone(nn.Module):
         Raises:
             UnsupportedModelError: This is a merged copy.
         """
-        return checkpoint.write(folder, self.adapter_state_dict(), self.config())
+        return write(folder, self.adapter_state_dict(), self.config())
 
     @classmethod
     def load(
@@ -248,11 +250,17 @@ class AdaptedBackbone(nn.Module):
             CheckpointError: The folder isn't whole, or the backbone doesn't fit; the reason is
                 named.
         """
-        state, config = checkpoint.read(folder)
-        if "heads" in config:
+        saved = read(folder)
+        if "heads" in saved.config:
             raise CheckpointError(f"{folder} holds heads too; read it with DenseModel.load.")
-        adapted = cls.from_config(config, backbone, family=family)
+        info = cls._examine(saved.config, backbone, family, stacklevel=4)
+        with torch.device("meta"):
+            cls._build(saved.config, meta(backbone), info).check_adapter_specs(saved.specs)
+        state = saved.tensors()
+        adapted = cls._build(saved.config, backbone, info)
         adapted.load_adapter_state_dict(state)
+        adapted._warn_of_other_weights(saved.config, stacklevel=3)
+        warn_unless_finite(adapted.adapter_state_dict())
         return adapted
 
     def config(self) -> dict[str, Any]:
@@ -265,7 +273,7 @@ class AdaptedBackbone(nn.Module):
             "backbone": {
                 "class": self.info.model,
                 "parameters": {name: list(s) for name, s in self.info.parameters.items()},
-                "weights": checksum(self.backbone, self.info),
+                "weights": weights_id(self._weights()),
             },
         }
 
@@ -278,23 +286,59 @@ class AdaptedBackbone(nn.Module):
         Raises:
             CheckpointError: The backbone has other parameters than those described.
         """
-        missing = {"method", "hyperparameters", "tasks", "backbone"} - config.keys()
-        if missing:
-            raise CheckpointError(
-                f"the saved configuration lacks {', '.join(sorted(missing))}; save the adapters "
-                "again."
-            )
-        info = examine(backbone, family, stacklevel=4)
-        check_fit(config["backbone"]["parameters"], config["backbone"]["class"], info)
-        how = find_method(config["method"], **config["hyperparameters"])
-        adapted = cls(backbone, how.resolve(info), config["tasks"], info)
-        if config["backbone"]["weights"] != checksum(adapted.backbone, info):
-            warnings.warn(
-                f"the adapters were trained on other weights of {info.model} than these; load the "
-                "same pretrained weights into the backbone first.",
-                stacklevel=3,
-            )
+        check_config(config, "the configuration")
+        adapted = cls._build(config, backbone, cls._examine(config, backbone, family, stacklevel=4))
+        adapted._warn_of_other_weights(config, stacklevel=3)
         return adapted
+
+    @staticmethod
+    def _examine(
+        config: Mapping[str, Any], backbone: nn.Module, family: Family | None, *, stacklevel: int
+    ) -> BackboneInfo:
+        """Probe ``backbone``, and check that it has the parameters that a configuration names."""
+        info = examine(backbone, family, stacklevel=stacklevel)
+        saved = config["backbone"]
+        check_backbone(saved["parameters"], info.parameters, saved["class"], info.model)
+        return info
+
+    @classmethod
+    def _build(
+        cls, config: Mapping[str, Any], backbone: nn.Module, info: BackboneInfo
+    ) -> AdaptedBackbone:
+        """Build what a checked configuration says; on ``meta`` where the backbone is there."""
+        try:
+            how = find_method(config["method"], **config["hyperparameters"]).resolve(info)
+            return cls(backbone, how, config["tasks"], info)
+        except Exception as error:  # a method's own checks, or torch's where it has none
+            raise CheckpointError(
+                f"the saved configuration doesn't describe adapters of this {info.model}: {error} "
+                "Save them again, or load them with the version that saved them."
+            ) from error
+
+    def _weights(self) -> dict[str, Tensor]:
+        """The frozen weights that outputs depend on: used parameters, and buffers that are kept."""
+        weights: dict[str, Tensor] = {}
+        for path, module in self.backbone.named_modules():
+            at = f"{path}." if path else ""
+            own = dict(module.named_parameters(recurse=False))
+            used = {name: p for name, p in own.items() if at + name in self.info.parameters}
+            weights |= {at + name: parameter for name, parameter in used.items()}
+            if used or not own:  # statistics belong to the weight beside them
+                weights |= {
+                    at + name: buffer
+                    for name, buffer in module.named_buffers(recurse=False)
+                    if name not in module._non_persistent_buffers_set
+                }
+        return weights
+
+    def _warn_of_other_weights(self, config: Mapping[str, Any], stacklevel: int) -> None:
+        verdict = compare_weights(config["backbone"]["weights"], weights_id(self._weights()))
+        if verdict == "other":
+            warnings.warn(
+                f"the adapters were trained on other weights of {self.info.model} than these; load "
+                "the same pretrained weights into the backbone first.",
+                stacklevel=stacklevel,
+            )
 
     def eject(self) -> nn.Module:
         """Return the original model, bit for bit as it was given; deep copies return it too."""

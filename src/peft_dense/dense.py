@@ -7,16 +7,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from inspect import Parameter, signature
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from peft_dense import checkpoint
 from peft_dense.adapted import AdaptedBackbone
-from peft_dense.backbones import Family
+from peft_dense.backbones import BackboneInfo, Family
+from peft_dense.backbones.clone import meta
 from peft_dense.errors import CheckpointError, HyperparameterError, UnknownNameError
 from peft_dense.heads import head as find_head
+from peft_dense.keeping.files import Saved, read, write
+from peft_dense.keeping.fit import check_state, specs, warn_unless_finite
+from peft_dense.keeping.tensors import Spec
 from peft_dense.layout import from_channels_last, to_channels_last
 from peft_dense.ledger import Ledger
 from peft_dense.nn import TaskDict
@@ -25,6 +29,7 @@ from peft_dense.nn._checks import check_whole
 __all__ = ["DenseModel"]
 
 HeadFactory = Callable[..., nn.Module]
+AnyPart = TypeVar("AnyPart", Tensor, Spec)
 
 
 class DenseModel(nn.Module):
@@ -134,27 +139,27 @@ class DenseModel(nn.Module):
         Raises:
             CheckpointError: Names or shapes differ.
         """
-        parts: dict[str, dict[str, Tensor]] = {"encoder": {}, "norms": {}, "heads": {}}
-        for name, tensor in state.items():
-            kind, _, rest = name.partition(".")
-            if kind not in parts:
-                raise CheckpointError(
-                    f"{name!r} is no part of a dense model; its parts are encoder, norms and heads."
-                )
-            parts[kind][rest] = tensor
-        for name, module in (("norms", self.norms), ("heads", self.heads)):
-            own = module.state_dict()
-            wrong = sorted(own.keys() ^ parts[name].keys()) or [
-                key for key, tensor in own.items() if tensor.shape != parts[name][key].shape
-            ]
-            if wrong:
-                raise CheckpointError(
-                    f"the saved {name} don't fit tasks {self.out_channels}: {len(wrong)} differ, "
-                    f"first {wrong[0]!r}. Build the model with the heads it was saved with."
-                )
+        self.check_trainable_specs(specs(state))
+        parts = _by_part(state)
         self.encoder.load_adapter_state_dict(parts["encoder"])
         self.norms.load_state_dict(parts["norms"])
         self.heads.load_state_dict(parts["heads"])
+
+    def check_trainable_specs(self, given: Mapping[str, Spec]) -> None:
+        """Check that tensors of these types and shapes could be loaded.
+
+        Raises:
+            CheckpointError: Names, shapes or types differ; the first few are listed.
+        """
+        parts = _by_part(given)
+        self.encoder.check_adapter_specs(parts["encoder"])
+        for name, part in (("norms", self.norms), ("heads", self.heads)):
+            check_state(
+                specs(part.state_dict()),
+                parts[name],
+                f"the saved {name} don't fit tasks {self.out_channels}",
+                "Build the model with the heads it was saved with.",
+            )
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write adapters and heads (safetensors) and what they belong to (JSON) into ``folder``."""
@@ -166,7 +171,7 @@ class DenseModel(nn.Module):
                 "channels": self.out_channels,
             },
         }
-        return checkpoint.write(folder, self.trainable_state_dict(), config)
+        return write(folder, self.trainable_state_dict(), config)
 
     @classmethod
     def load(
@@ -189,13 +194,16 @@ class DenseModel(nn.Module):
         Raises:
             CheckpointError: The folder isn't whole, holds an encoder only, or doesn't fit.
         """
-        state, config = checkpoint.read(folder)
-        heads = config.get("heads")
+        saved = read(folder)
+        heads = saved.config.get("heads")
         if heads is None:
             raise CheckpointError(
                 f"{folder} holds an encoder without heads; read it with AdaptedBackbone.load."
             )
         given = head if isinstance(head, Mapping) else dict.fromkeys(heads["names"], head)
+        for task in given:
+            if task not in heads["names"]:
+                raise UnknownNameError.of("task with a head", task, heads["names"])
         kinds = heads["names"] | {task: kind for task, kind in given.items() if kind is not None}
         nameless = [task for task, kind in kinds.items() if kind is None]
         if nameless:
@@ -203,10 +211,67 @@ class DenseModel(nn.Module):
                 f"the heads of {', '.join(map(repr, nameless))} in {folder} were made by a "
                 f"callable; pass it as head=... or head={{{nameless[0]!r}: ...}}."
             )
-        encoder = AdaptedBackbone.from_config(config, backbone, family=family)
-        model = cls(encoder, heads["channels"], kinds, **heads["options"])
+        info = AdaptedBackbone._examine(saved.config, backbone, family, stacklevel=4)
+        cls._check_specs(saved, meta(backbone), info, kinds)
+        state = saved.tensors()
+        model = cls._build(saved.config, backbone, info, kinds)
         model.load_trainable_state_dict(state)
+        model.encoder._warn_of_other_weights(saved.config, stacklevel=3)
+        warn_unless_finite(model.trainable_state_dict())
         return model
+
+    @classmethod
+    def _check_specs(
+        cls,
+        saved: Saved,
+        shapes: nn.Module,
+        info: BackboneInfo,
+        kinds: Mapping[str, str | HeadFactory],
+    ) -> None:
+        """Compare the saved tensors with a model on ``meta``, before memory is taken."""
+        with torch.device("meta"):
+            encoder = AdaptedBackbone._build(saved.config, shapes, info)
+            encoder.check_adapter_specs(_by_part(saved.specs)["encoder"])
+            try:
+                twin = cls._build(saved.config, shapes, info, kinds)
+            except CheckpointError:
+                if all(isinstance(kind, str) for kind in kinds.values()):
+                    raise
+                return  # a callable may need real tensors; its heads are compared once built
+        twin.check_trainable_specs(saved.specs)
+
+    @classmethod
+    def _build(
+        cls,
+        config: Mapping[str, Any],
+        backbone: nn.Module,
+        info: BackboneInfo,
+        kinds: Mapping[str, str | HeadFactory],
+    ) -> DenseModel:
+        """Build what a checked configuration says; on ``meta`` where the backbone is there."""
+        encoder = AdaptedBackbone._build(config, backbone, info)
+        heads = config["heads"]
+        try:
+            return cls(encoder, heads["channels"], kinds, **heads["options"])
+        except Exception as error:  # a head's own checks, or torch's where it has none
+            raise CheckpointError(
+                f"the saved configuration doesn't describe heads that can be built: {error} "
+                "Save the model again, or pass the callable that made them as head=..."
+            ) from error
+
+
+def _by_part(state: Mapping[str, AnyPart]) -> dict[str, dict[str, AnyPart]]:
+    """Sort what a dense model's state dict holds by the part it belongs to."""
+    parts: dict[str, dict[str, AnyPart]] = {"encoder": {}, "norms": {}, "heads": {}}
+    for name, value in state.items():
+        kind, _, rest = name.partition(".")
+        if kind not in parts:
+            raise CheckpointError(
+                f"{name!r:.200} is no part of a dense model; its parts are encoder, norms and "
+                "heads."
+            )
+        parts[kind][rest] = value
+    return parts
 
 
 def _factory(kind: str | HeadFactory, options: Mapping[str, Any]) -> HeadFactory:

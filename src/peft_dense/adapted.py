@@ -311,7 +311,8 @@ class AdaptedBackbone(nn.Module):
             return cls(backbone, how, config["tasks"], info)
         except Exception as error:  # a method's own checks, or torch's where it has none
             raise CheckpointError(
-                f"the saved configuration doesn't describe adapters of this {info.model}: {error} "
+                f"the saved configuration doesn't describe adapters of this {info.model}: "
+                f"{error!s:.500} "
                 "Save them again, or load them with the version that saved them."
             ) from error
 

@@ -255,7 +255,8 @@ class DenseModel(nn.Module):
             return cls(encoder, heads["channels"], kinds, **heads["options"])
         except Exception as error:  # a head's own checks, or torch's where it has none
             raise CheckpointError(
-                f"the saved configuration doesn't describe heads that can be built: {error} "
+                f"the saved configuration doesn't describe heads that can be built: "
+                f"{error!s:.500} "
                 "Save the model again, or pass the callable that made them as head=..."
             ) from error
 

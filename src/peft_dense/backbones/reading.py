@@ -186,8 +186,9 @@ class Reader:
             else:
                 leaf = name.rpartition(".")[2]
                 roles = [r for r, leaves in self.family.roles.items() if leaf in leaves]
-                # Position-bias perceptrons inside an attention are no projections of its stream.
-                if not roles or name.count(".") != site.count(".") + 1:
+                deep = name.count(".") > site.count(".") + 1
+                # A position bias's perceptron has no role, nor has a projection within a query.
+                if not roles or (deep and roles != ["qkv"]):
                     continue
                 role = roles[0]
             outputs, inputs = module.weight.shape[:2]

@@ -132,8 +132,8 @@ def choose(
     }
     found = list(forms)
     flat = len(set(shapes.values())) == 1
-    if flat and isinstance(tap.field, str) and len(found) > 1:
-        found = found[1:]  # transformers list the embedding before the blocks
+    if flat and tap.field in _FIELDS[1:] and len(found) > 1:
+        found = found[1:]  # hidden states begin with the embedding, before any block
     depths = {index: (place + 1) / len(found) for place, index in enumerate(found)}
     if flat and len(found) > 4:
         return {i: depths[i] for i in (found[len(found) * part // 4 - 1] for part in (1, 2, 3, 4))}

@@ -1,6 +1,7 @@
 """timm's ``features_only=True`` models hold the blocks of the model they were cut from.
 
 They aren't of its class, so what lets its blocks take any size is done to them here too.
+segmentation_models.pytorch's ``tu-`` encoders hold such a model.
 """
 
 from __future__ import annotations
@@ -20,5 +21,9 @@ def _any_size(model: nn.Module) -> None:
     any_size_mvitv2(model)
 
 
-for _kind in (FeatureDictNet, FeatureHookNet):
+for _kind in (
+    FeatureDictNet,
+    FeatureHookNet,
+    "segmentation_models_pytorch.encoders.timm_universal.TimmUniversalEncoder",
+):
     register_family(_kind, Family(flexible=_any_size))

@@ -16,10 +16,10 @@ ROOT = Path(peft_dense.__file__).parent
 # circle; the packages of a floor may not.
 FLOORS = {
     0: {"_version", "errors", "layout", "ledger", "papers"},
-    1: {"nn", "checkpoint"},
+    1: {"keeping", "nn"},
     2: {"backbones"},
-    3: {"methods", "heads", "tasks", "fit", "ownership"},
-    4: {"adapted", "counting", "dense", "explaining", "injection", "surgery"},
+    3: {"methods", "heads", "tasks", "ownership"},
+    4: {"adapted", "counting", "dense", "explaining", "folders", "injection", "surgery"},
     5: {"conflict", "data"},
     6: {"cli", "training"},
     7: {"peft_dense", "__main__"},

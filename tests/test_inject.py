@@ -349,7 +349,7 @@ def test_not_a_module(model):
 def test_no_site_lists_what_was_found():
     refuses(
         NoSiteError,
-        "HomeMadePyramid has no module named 'mlp' .*blocks have .*channel_mix.*mixer.*Family",
+        "no 'mlp' site in HomeMadePyramid.*blocks hold .*channel_mix.*mixer.*Family",
         HomeMadePyramid(),
     )
     flat = Family(mlp=("channel_mix",))
@@ -369,7 +369,7 @@ def test_a_model_that_does_not_run():
         def forward(self, x):
             return [self.classify(x)]
 
-    refuses(UnsupportedModelError, "Broken failed on an image of 224x224: .*Family", Broken())
+    refuses(UnsupportedModelError, "Broken failed on an image of 224x224 .*Family", Broken())
 
 
 def test_a_model_that_can_not_be_copied():
@@ -468,7 +468,7 @@ def test_lora_on_convolutions_by_family():
 
 
 def test_a_registered_family_is_found_and_the_latest_wins(monkeypatch):
-    monkeypatch.setattr(families, "_FAMILIES", list(families._FAMILIES))
+    monkeypatch.setattr(families.base, "_FAMILIES", list(families.base._FAMILIES))
     register_family(HomeMade, Family(mlp=("nothing",)))
     refuses(UnsupportedModelError, "no forward_intermediates", HomeMade())
     register_family(HomeMade, HOME_MADE)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,15 +11,15 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from peft_dense import checkpoint, ownership, surgery
-from peft_dense.backbones import BackboneInfo, Family, Recording, WholeImage, examine
+from peft_dense import folders, ownership, surgery
+from peft_dense.backbones import BackboneInfo, Family, Recording, WholeImage
 from peft_dense.backbones.clone import freeze, share, template
 from peft_dense.backbones.record import watch
-from peft_dense.errors import CheckpointError, UnknownNameError, UnsupportedModelError
-from peft_dense.fit import check_fit, checksum
+from peft_dense.errors import UnknownNameError, UnsupportedModelError
+from peft_dense.keeping.digest import changed, fingerprint
+from peft_dense.keeping.fit import specs
 from peft_dense.ledger import Ledger
 from peft_dense.methods.base import Method
-from peft_dense.methods.base import method as find_method
 from peft_dense.nn import TaskDict
 from peft_dense.ownership import Slot
 
@@ -94,6 +92,8 @@ class AdaptedBackbone(nn.Module):
             self.paths[name] = self.new_path(served, tensors)
         like = next((p for p in tensors.values() if p.is_floating_point()), torch.empty(0))
         ownership.settle(self, like)
+        self._seal, self._frozen_changed, self.replaced = "", False, False
+        self._reseal()
         self.register_state_dict_post_hook(ownership.drop_copies)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_pre_hook(_before_loading)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_post_hook(_after_loading)  # type: ignore[no-untyped-call]
@@ -151,7 +151,7 @@ class AdaptedBackbone(nn.Module):
 
     def new_path(self, served: Sequence[str], tensors: Mapping[str, Tensor]) -> nn.Module:
         """Make a path around the frozen ``tensors`` and put the method on it."""
-        path = share(self._origin.pattern, tensors)
+        path = share(self.pattern, tensors)
         self.method.adapt(path, self.info, served, self.shared)
         for tap in self.method.taps(self.info):
             watch(path, tap)
@@ -176,23 +176,7 @@ class AdaptedBackbone(nn.Module):
             CheckpointError: Names or shapes differ; the first few are listed.
         """
         own = self.adapter_state_dict()
-        missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-        shapes = [
-            f"{name} is {tuple(state[name].shape)}, expected {tuple(own[name].shape)}"
-            for name in sorted(own.keys() & state.keys())
-            if state[name].shape != own[name].shape
-        ]
-        if missing or extra or shapes:
-            problems = [
-                f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-                for what, names in (("missing", missing), ("unknown", extra), ("misshapen", shapes))
-                if names
-            ]
-            raise CheckpointError(
-                f"these adapters don't fit {self.method.name} on {self.info.model} with tasks "
-                f"{', '.join(self.tasks)}: {'; '.join(problems)}. Inject the method they were "
-                "trained with, with the same hyper-parameters and tasks."
-            )
+        folders.check_adapters(self, specs(state))
         with torch.no_grad():
             for name, tensor in own.items():
                 tensor.copy_(state[name])
@@ -241,6 +225,11 @@ class AdaptedBackbone(nn.Module):
         """Drop the path's name where all tasks share it."""
         return name.removeprefix(f"paths.{SHARED_PATH}.") if self.method.one_path else name
 
+    @property
+    def pattern(self) -> nn.Module:
+        """The backbone's modules on the ``meta`` device, of which paths are made."""
+        return self._origin.pattern
+
     def backbone_tensors(self) -> dict[str, Tensor]:
         """Give the parameters and buffers of the backbone that this stands on, by their names.
 
@@ -256,9 +245,11 @@ class AdaptedBackbone(nn.Module):
         """Write the adapters (safetensors) and what they belong to (JSON) into ``folder``.
 
         Raises:
-            UnsupportedModelError: This is a merged copy.
+            UnsupportedModelError: This is a merged copy, or the frozen weights changed since
+                inject.
+            CheckpointError: The disk refuses; what was there stays.
         """
-        return checkpoint.write(folder, self.adapter_state_dict(), self.config())
+        return folders.save_encoder(self, folder)
 
     @classmethod
     def load(
@@ -267,7 +258,7 @@ class AdaptedBackbone(nn.Module):
         backbone: nn.Module,
         *,
         family: Family | None = None,
-    ) -> AdaptedBackbone:
+    ) -> Self:
         """Put saved adapters on ``backbone``.
 
         Args:
@@ -279,53 +270,22 @@ class AdaptedBackbone(nn.Module):
             CheckpointError: The folder isn't whole, or the backbone doesn't fit; the reason is
                 named.
         """
-        state, config = checkpoint.read(folder)
-        if "heads" in config:
-            raise CheckpointError(f"{folder} holds heads too; read it with DenseModel.load.")
-        adapted = cls.from_config(config, backbone, family=family)
-        adapted.load_adapter_state_dict(state)
-        return adapted
+        return folders.load_encoder(cls, folder, backbone, family)
 
     def config(self) -> dict[str, Any]:
         """Describe method, tasks and backbone such that JSON can hold it."""
-        self.check_not_merged("saved as adapters")
-        return {
-            "method": self.method.name,
-            "hyperparameters": dataclasses.asdict(self.method),
-            "tasks": list(self.tasks),
-            "backbone": {
-                "class": self.info.model,
-                "parameters": {name: list(s) for name, s in self.info.parameters.items()},
-                "weights": checksum(self.backbone_tensors(), self.info),
-            },
-        }
+        return folders.describe_encoder(self)
 
     @classmethod
     def from_config(
         cls, config: Mapping[str, Any], backbone: nn.Module, *, family: Family | None = None
-    ) -> AdaptedBackbone:
+    ) -> Self:
         """Build what :meth:`config` describes on ``backbone``, with fresh adapters.
 
         Raises:
             CheckpointError: The backbone has other parameters than those described.
         """
-        missing = {"method", "hyperparameters", "tasks", "backbone"} - config.keys()
-        if missing:
-            raise CheckpointError(
-                f"the saved configuration lacks {', '.join(sorted(missing))}; save the adapters "
-                "again."
-            )
-        info = examine(backbone, family, stacklevel=4)
-        check_fit(config["backbone"]["parameters"], config["backbone"]["class"], info)
-        how = find_method(config["method"], **config["hyperparameters"])
-        adapted = cls(backbone, how.resolve(info), config["tasks"], info)
-        if config["backbone"]["weights"] != checksum(adapted.backbone_tensors(), info):
-            warnings.warn(
-                f"the adapters were trained on other weights of {info.model} than these; load the "
-                "same pretrained weights into the backbone first.",
-                stacklevel=3,
-            )
-        return adapted
+        return folders.encoder_from_config(cls, config, backbone, family)
 
     def eject(self) -> nn.Module:
         """Return the original model, bit for bit as it was given; deep copies return it too."""
@@ -406,9 +366,19 @@ class AdaptedBackbone(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move, cast or materialise all tensors (``to``, ``half``, ``to_empty``), once each."""
+        self._frozen_changed = self.frozen_changed()
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         ownership.retie(self)
+        self._reseal()
         return self
+
+    def frozen_changed(self) -> bool:
+        """Whether a frozen tensor holds other values than at inject (or than were loaded since)."""
+        now = fingerprint(ownership.frozen_tensors(self))
+        return self._frozen_changed or changed(self._seal, now)
+
+    def _reseal(self) -> None:
+        self._seal = fingerprint(ownership.frozen_tensors(self))
 
     def extra_repr(self) -> str:
         """Show method, tasks and stages."""
@@ -427,16 +397,16 @@ class _OutOfSight:
 
     def __init__(self, model: nn.Module, pattern: nn.Module) -> None:
         self.model, self.pattern = model, pattern
-        self.replaced = False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _OutOfSight:
         return self
 
 
 def _before_loading(module: Any, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    if ownership.fill_copies(module, state, prefix):
-        module._origin.replaced = True
+    module._frozen_changed = module.frozen_changed()
+    module.replaced = ownership.fill_copies(module, state, prefix) or module.replaced
 
 
 def _after_loading(module: Any, _: Any) -> None:
     ownership.retie(module)
+    module._reseal()

@@ -12,17 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import Self
 
-from peft_dense import checkpoint
+from peft_dense import folders
 from peft_dense.adapted import AdaptedBackbone
 from peft_dense.backbones import Family
-from peft_dense.errors import (
-    CheckpointError,
-    HyperparameterError,
-    UnknownNameError,
-    UnsupportedModelError,
-)
+from peft_dense.errors import HyperparameterError, UnknownNameError, UnsupportedModelError
 from peft_dense.heads import head as find_head
+from peft_dense.keeping.fit import specs
 from peft_dense.layout import from_channels_last, to_channels_last
 from peft_dense.ledger import Ledger
 from peft_dense.nn import TaskDict
@@ -273,26 +270,10 @@ class DenseModel(nn.Module):
         """Load what :meth:`trainable_state_dict` returned; nothing changes where it doesn't fit.
 
         Raises:
-            CheckpointError: Names or shapes differ.
+            CheckpointError: Names, shapes or types differ.
         """
-        parts: dict[str, dict[str, Tensor]] = {"encoder": {}, "norms": {}, "heads": {}}
-        for name, tensor in state.items():
-            kind, _, rest = name.partition(".")
-            if kind not in parts:
-                raise CheckpointError(
-                    f"{name!r} is no part of a dense model; its parts are encoder, norms and heads."
-                )
-            parts[kind][rest] = tensor
-        for name, module in (("norms", self.norms), ("heads", self.heads)):
-            own = module.state_dict()
-            wrong = sorted(own.keys() ^ parts[name].keys()) or [
-                key for key, tensor in own.items() if tensor.shape != parts[name][key].shape
-            ]
-            if wrong:
-                raise CheckpointError(
-                    f"the saved {name} don't fit tasks {self.out_channels}: {len(wrong)} differ, "
-                    f"first {wrong[0]!r}. Build the model with the heads it was saved with."
-                )
+        folders.check_trainable(self, specs(state))
+        parts = folders.by_part(state)
         self.encoder.load_adapter_state_dict(parts["encoder"])
         self.norms.load_state_dict(parts["norms"])
         self.heads.load_state_dict(parts["heads"])
@@ -301,19 +282,12 @@ class DenseModel(nn.Module):
         """Write adapters and heads (safetensors) and what they belong to (JSON) into ``folder``.
 
         Raises:
-            UnsupportedModelError: This is a merged copy, or the encoder's tasks were changed.
+            UnsupportedModelError: This is a merged copy, the encoder's tasks were changed, or the
+                frozen weights were.
             CheckpointError: The disk refuses; what was there stays.
         """
         self._check_heads()
-        config = {
-            **self.encoder.config(),
-            "heads": {
-                "names": self.head_names,
-                "options": self.options,
-                "channels": self.out_channels,
-            },
-        }
-        return checkpoint.write(folder, self.trainable_state_dict(), config)
+        return folders.save_model(self, folder)
 
     @classmethod
     def load(
@@ -323,7 +297,7 @@ class DenseModel(nn.Module):
         *,
         head: HeadFactory | Mapping[str, str | HeadFactory] | None = None,
         family: Family | None = None,
-    ) -> DenseModel:
+    ) -> Self:
         """Put a saved model's adapters and heads on ``backbone``.
 
         Args:
@@ -335,25 +309,9 @@ class DenseModel(nn.Module):
 
         Raises:
             CheckpointError: The folder isn't whole, holds an encoder only, or doesn't fit.
+            UnknownNameError: ``head`` names a task that the saved model hasn't.
         """
-        state, config = checkpoint.read(folder)
-        heads = config.get("heads")
-        if heads is None:
-            raise CheckpointError(
-                f"{folder} holds an encoder without heads; read it with AdaptedBackbone.load."
-            )
-        given = head if isinstance(head, Mapping) else dict.fromkeys(heads["names"], head)
-        kinds = heads["names"] | {task: kind for task, kind in given.items() if kind is not None}
-        nameless = [task for task, kind in kinds.items() if kind is None]
-        if nameless:
-            raise CheckpointError(
-                f"the heads of {', '.join(map(repr, nameless))} in {folder} were made by a "
-                f"callable; pass it as head=... or head={{{nameless[0]!r}: ...}}."
-            )
-        encoder = AdaptedBackbone.from_config(config, backbone, family=family)
-        model = cls(encoder, heads["channels"], kinds, **heads["options"])
-        model.load_trainable_state_dict(state)
-        return model
+        return folders.load_model(cls, AdaptedBackbone, folder, backbone, head, family)
 
 
 def _factory(kind: str | HeadFactory, options: Mapping[str, Any]) -> HeadFactory:

@@ -39,8 +39,9 @@ def explain_method(
         >>> net = timm.create_model("pvt_v2_b0")
         >>> info = examine(net)
         >>> said = explain_method(net, method("bitfit").resolve(info), ["sal"], info)
-        >>> print(said.splitlines()[0], said.splitlines()[1].split(), sep="\\n")
-        bitfit puts on each of 1 path:
+        >>> said.splitlines()[0]
+        'bitfit puts on each of 1 path:'
+        >>> said.splitlines()[1].split()
         ['patch_embed.proj', 'its', 'own', 'bias', '32']
     """
     with torch.device("meta"):

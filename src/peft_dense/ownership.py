@@ -63,8 +63,10 @@ class Slot(NamedTuple):
 
     def put(self, tensor: Tensor) -> None:
         """Let the place hold ``tensor``."""
-        held = self.module._parameters
-        (held if self.leaf in held else self.module._buffers)[self.leaf] = tensor  # type: ignore[index]
+        if isinstance(tensor, nn.Parameter):
+            self.module._parameters[self.leaf] = tensor
+        else:
+            self.module._buffers[self.leaf] = tensor
 
 
 def slots(root: nn.Module) -> Iterator[Slot]:

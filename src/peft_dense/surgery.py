@@ -61,12 +61,10 @@ def add_task(adapted: AdaptedBackbone, name: str) -> None:
 
 def _start(adapted: AdaptedBackbone, like: Tensor) -> dict[str, Tensor]:
     """Give the backbone's tensors for a new path: those shared, and else the original's."""
-    pattern = adapted._origin.pattern
+    pattern = adapted.pattern
     names = [n for n, _ in (*pattern.named_parameters(), *pattern.named_buffers())]
     frozen, tensors = ownership.frozen_tensors(adapted), adapted.backbone_tensors()
-    lost = [
-        n for n in names if n not in frozen and (adapted._origin.replaced or tensors[n].is_meta)
-    ]
+    lost = [n for n in names if n not in frozen and (adapted.replaced or tensors[n].is_meta)]
     if lost and not like.is_meta:
         raise UnsupportedModelError(
             f"a new task of {adapted.method.name} starts from the backbone's own {lost[0]} (and "

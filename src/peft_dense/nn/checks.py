@@ -47,7 +47,7 @@ def check_share(name: str, value: object) -> None:
     Raises:
         HyperparameterError: It isn't.
     """
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value <= 1:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value <= 1:  # type: ignore[operator]
         raise HyperparameterError(f"{name} is {value!r}; pass a number from 0 to 1.")
 
 

@@ -154,6 +154,7 @@ MORE: dict[str, Callable[[], nn.Module]] = {
     "crossvit": _timm(
         "crossvit_tiny_240",
         img_size=48,
+        img_scale=(1.0, 1.0),
         embed_dim=(16, 32),
         num_heads=(2, 2),
         depth=((1, 1, 0), (1, 1, 0)),

@@ -127,9 +127,7 @@ class Chain(nn.Sequential):
     """A model that is a container itself: it runs all it holds, one after another."""
 
     def forward(self, x):
-        maps = []
-        for layer in self:
-            maps.append(x := layer(x))
+        maps = [x := layer(x) for layer in self]
         return {"maps": maps[:2]}
 
 

@@ -15,6 +15,7 @@ from timm.models.focalnet import FocalNet
 from timm.models.gcvit import GlobalContextVit
 from timm.models.hiera import Hiera
 from timm.models.hieradet_sam2 import HieraDet
+from timm.models.maxxvit import MaxxVit, MaxxVitCfg
 from timm.models.metaformer import (
     Attention,
     LayerNorm2dNoBias,
@@ -164,8 +165,14 @@ MORE: dict[str, Callable[[], nn.Module]] = {
     "shvit": _timm("shvit_s1", depth=(1, 1, 1)),
     "mobilevitv2": _timm("mobilevitv2_050"),
     "nextvit": _timm("nextvit_small", depths=(1, 2, 5, 2)),
-    "maxvit": _timm("maxvit_pico_rw_256", img_size=SIZE),
-    "coatnet": _timm("coatnet_pico_rw_224", img_size=SIZE),
+    "maxvit": lambda: MaxxVit(
+        MaxxVitCfg(embed_dim=_WIDTHS, depths=_ONES, block_type=("M",) * 4, stem_width=16),
+        img_size=SIZE,
+    ),
+    "coatnet": lambda: MaxxVit(
+        MaxxVitCfg(embed_dim=_WIDTHS, depths=_ONES, block_type=("C", "C", "T", "T"), stem_width=16),
+        img_size=SIZE,
+    ),
     "fastvit": _timm("fastvit_t8", layers=_ONES),
     "repvit": _timm("repvit_m0_9", depth=(1, 1, 2, 1)),
     "xcit": _timm("xcit_nano_12_p16_224", depth=2),

@@ -15,7 +15,7 @@ from peft_dense.errors import HyperparameterError, NoSiteError
 from peft_dense.methods import method as make_method
 from zoo import MORE, build
 
-METHODS = ("vmt_lite", "shared_adapter", "shared_lora", "polyhistor_lite", "shared_bitfit", "ssf")
+METHODS = ("vmt_lite", "shared_lora", "ssf")
 
 # Why a method finds no place: the first words of what it says.
 NO_MLP = "no 'mlp' site"

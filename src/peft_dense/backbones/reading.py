@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from peft_dense.backbones.axes import Axes, steady_axes
+from peft_dense.backbones.axes import channel_axis, steady_axes
 from peft_dense.backbones.families import Family
 from peft_dense.backbones.places import LinearSite, Operation, Site
 from peft_dense.backbones.scopes import common_stride, find_scope, prefix_tokens
@@ -33,7 +33,6 @@ class Reader:
         depths: Where in the depth of the model each stage ends, up to 1.
         reductions: Strides of the stages.
         used: Names of the parameters on which they depend.
-        axes: Finds the channel axis of modules.
     """
 
     model: nn.Module
@@ -45,7 +44,6 @@ class Reader:
     depths: Sequence[float]
     reductions: Sequence[int]
     used: Collection[str]
-    axes: Axes
 
     # ------------------------------------------------------------------ sites
 
@@ -238,7 +236,7 @@ class Reader:
         return tuple(found)
 
     def _axis(self, name: str, channels: int) -> int | None:
-        return self.axes.of_output(self.model.get_submodule(name), self._seen(name), channels)
+        return channel_axis(self.model.get_submodule(name), self._seen(name), channels)
 
     def _seen(self, name: str) -> list[Call]:
         """First call of a module at every size at which it ran."""

@@ -22,7 +22,6 @@ from timm.layers.norm import RmsNorm, RmsNorm2d, SimpleNorm, SimpleNorm2d
 from torch import nn
 
 from peft_dense.backbones import stages
-from peft_dense.backbones.axes import Axes
 from peft_dense.backbones.families import Family
 from peft_dense.backbones.info import BackboneInfo
 from peft_dense.backbones.reading import Reader
@@ -137,7 +136,6 @@ class _Probe:
             depths=list(indices.values()),
             used=used,
             reductions=reductions,
-            axes=Axes(),
         )
         sites = reader.sites()
         norms = tuple(

@@ -166,7 +166,7 @@ MORE: dict[str, Callable[[], nn.Module]] = {
     "mobilevitv2": _timm("mobilevitv2_050"),
     "nextvit": _timm("nextvit_small", depths=(1, 2, 5, 2)),
     "maxvit": lambda: MaxxVit(
-        MaxxVitCfg(embed_dim=_WIDTHS, depths=_ONES, block_type=("M",) * 4, stem_width=16),
+        MaxxVitCfg(embed_dim=_DIMS, depths=_ONES, block_type=("M",) * 4, stem_width=32),
         img_size=SIZE,
     ),
     "coatnet": lambda: MaxxVit(

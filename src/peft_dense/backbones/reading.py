@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from timm.layers.norm import RmsNorm, RmsNorm2d, SimpleNorm, SimpleNorm2d
 from torch import nn
 
 from peft_dense.backbones.axes import channel_axis, steady_axes
@@ -15,6 +16,17 @@ from peft_dense.backbones.scopes import common_stride, find_scope, prefix_tokens
 from peft_dense.backbones.watch import Call, Calls
 
 __all__ = ["Reader"]
+
+_NORMS = (
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.RMSNorm,
+    nn.modules.batchnorm._NormBase,
+    RmsNorm,
+    RmsNorm2d,
+    SimpleNorm,
+    SimpleNorm2d,
+)
 
 Grid = tuple[int, ...]
 
@@ -211,6 +223,15 @@ class Reader:
             if isinstance(module := self.model.get_submodule(name), nn.Conv2d)
         ]
         return min(ran)[1:] if ran else None
+
+    def norms(self) -> tuple[str, ...]:
+        """Names of the used parameters that belong to normalisation layers."""
+        return tuple(
+            name
+            for name in (name for name, _ in self.model.named_parameters())
+            if name in self.used
+            and isinstance(self.model.get_submodule(name.rpartition(".")[0]), _NORMS)
+        )
 
     def operations(
         self, stem: tuple[str, int] | None, norms: Iterable[str], sites: Iterable[Site]

@@ -80,6 +80,16 @@ def test_the_tensors_are_a_safetensors_file(tmp_path):
     assert equal(load_file(write(tmp_path, VALUES, config()) / TENSORS), VALUES)
 
 
+def test_every_tensor_begins_at_a_multiple_of_its_item(tmp_path):
+    """As the layout asks, for readers that map the file."""
+    whole = (write(tmp_path, VALUES, config()) / TENSORS).read_bytes()
+    length = struct.unpack("<Q", whole[:8])[0]
+    entries = json.loads(whole[8 : 8 + length])
+    assert length % 8 == 0
+    for name, tensor in VALUES.items():
+        assert entries[name]["data_offsets"][0] % tensor.element_size() == 0
+
+
 def test_how_values_lie_does_not_matter(tmp_path):
     lying = {
         "turned": torch.arange(6.0).view(2, 3).t(),
@@ -195,6 +205,7 @@ FIELDS = [
     ("method", 3, "method is 3; expected a name"),
     ("hyperparameters", [], r"hyperparameters is \[\]; expected numbers, strings, or lists"),
     ("hyperparameters", {"a": 1 << 60}, "hyperparameters is"),
+    ("hyperparameters", {"a": [[[[[[[[[[1]]]]]]]]]]}, "hyperparameters is"),
     ("tasks", "ab", "tasks is 'ab'; expected 1 to 1000 names, each once"),
     ("tasks", [], "tasks is"),
     ("tasks", ["a", "a"], "tasks is"),
@@ -305,6 +316,15 @@ def test_a_header_that_lies(content, tmp_path):
     write(tmp_path, VALUES, config())
     (tmp_path / TENSORS).write_bytes(content)
     with pytest.raises(CheckpointError, match=f"{TENSORS} is damaged"):
+        read(tmp_path)
+
+
+def test_a_long_header_is_not_even_read(tmp_path):
+    write(tmp_path, VALUES, config())
+    with (tmp_path / TENSORS).open("wb") as file:
+        file.write(struct.pack("<Q", 1 << 33))
+        file.truncate(1 << 34)  # takes no room on the disk, and would take all memory
+    with pytest.raises(CheckpointError, match=f"a header of {1 << 33} bytes; at most"):
         read(tmp_path)
 
 

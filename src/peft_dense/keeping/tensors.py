@@ -119,7 +119,7 @@ def read_header(path: Path) -> Header:
     try:
         with path.open("rb") as file:
             header = _header(file)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, MemoryError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged ({error}); save it again.") from error
     return header
 

@@ -30,7 +30,7 @@ def page_methods() -> dict[str, type[base.Method]]:
     before = dict(base._REGISTRY)
     exec(compile(code_of(PAGE), str(PAGE), "exec", dont_inherit=True), {"__name__": "__docs__"})
     made = {name: base._REGISTRY.pop(name) for name in base._REGISTRY.keys() - before.keys()}
-    assert base._REGISTRY == before
+    assert before == base._REGISTRY
     return made
 
 

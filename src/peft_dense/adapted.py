@@ -13,7 +13,7 @@ from typing_extensions import Self
 
 from peft_dense import folders, ownership, surgery
 from peft_dense.backbones import BackboneInfo, Family, Recording, WholeImage
-from peft_dense.backbones.clone import freeze, share, template
+from peft_dense.backbones.clone import deepcopy_parts, freeze, share, template
 from peft_dense.backbones.record import watch
 from peft_dense.errors import UnknownNameError, UnsupportedModelError
 from peft_dense.keeping.digest import changed, fingerprint
@@ -95,7 +95,6 @@ class AdaptedBackbone(nn.Module):
         self._seal, self._frozen_changed, self.replaced = "", False, False
         self._reseal()
         self.register_state_dict_post_hook(ownership.drop_copies)  # type: ignore[no-untyped-call]
-        self.register_load_state_dict_pre_hook(_before_loading)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_post_hook(_after_loading)  # type: ignore[no-untyped-call]
         self.train(model.training)
 
@@ -372,6 +371,18 @@ class AdaptedBackbone(nn.Module):
         self._reseal()
         return self
 
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        """Before the paths load: give each the frozen tensors that the state dict names once."""
+        self._frozen_changed = self.frozen_changed()
+        self.replaced = ownership.fill_copies(self, state_dict, prefix) or self.replaced
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)  # type: ignore[no-untyped-call]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Copy all but the original, also where a forward left tensors with a graph behind."""
+        return deepcopy_parts(self, memo)
+
     def frozen_changed(self) -> bool:
         """Whether a frozen tensor holds other values than at inject (or than were loaded since)."""
         now = fingerprint(ownership.frozen_tensors(self))
@@ -400,11 +411,6 @@ class _OutOfSight:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _OutOfSight:
         return self
-
-
-def _before_loading(module: Any, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    module._frozen_changed = module.frozen_changed()
-    module.replaced = ownership.fill_copies(module, state, prefix) or module.replaced
 
 
 def _after_loading(module: Any, _: Any) -> None:

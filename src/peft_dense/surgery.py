@@ -47,7 +47,7 @@ def add_task(adapted: AdaptedBackbone, name: str) -> None:
     adapted.check_not_merged("given tasks")
     there = [s for s in ownership.slots(adapted) if s.tensor.is_floating_point()]
     # New adapters are like those that are there, which needn't be like the backbone.
-    like = next((s for s in there if s.origin is None), there[0]).tensor
+    like = next((s for s in there if not s.frozen), there[0]).tensor
     tensors = {} if adapted.method.one_path else _start(adapted, like)
     for module in list(adapted.modules()):
         if isinstance(getattr(module, "tasks", None), TaskDict):

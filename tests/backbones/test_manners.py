@@ -103,6 +103,7 @@ class Listener:
         self.heard.append(module)
 
 
+@pytest.mark.filterwarnings("ignore:Full backward hook is firing")
 def test_users_hooks_hear_nothing_of_the_probe_and_stay():
     model, listener = Stage(), Listener()
     calls: list[int] = []
@@ -192,6 +193,7 @@ def test_crossvit_runs_after_inject():
         torch.testing.assert_close(a, expected[index])
 
 
+@pytest.mark.filterwarnings("ignore:VisionTransformer is flat")
 def test_few_forwards(monkeypatch):
     """Probing is two forwards of a usual model, three where it takes its native size only."""
     for name, most in (("swin", 2), ("pvtv2", 2), ("vit", 2), ("tiny_vit", 2)):

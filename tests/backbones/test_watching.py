@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from peft_dense.backbones import Operation, examine
-from peft_dense.backbones.axes import Axes, steady_axes
+from peft_dense.backbones.axes import channel_axis, steady_axes
 from peft_dense.backbones.watch import Watch
 from zoo import BACKBONES, build
 
@@ -113,7 +113,7 @@ def test_a_module_that_is_asked_says_where_its_channels_lie(make, axis):
         seen = list(calls[""])
     watch.close()
     state = torch.random.get_rng_state()
-    assert Axes().of_output(module, seen, 6) == axis
+    assert channel_axis(module, seen, 6) == axis
     assert torch.equal(state, torch.random.get_rng_state())
 
 

@@ -42,6 +42,7 @@ def weights(seed: int = 0) -> dict[str, torch.Tensor]:
         "norm.num_batches_tracked": torch.tensor(7),
         "scale": torch.tensor(0.3),
         "none": torch.zeros(0, 3),
+        "whole": torch.ones(2),
     }
 
 
@@ -179,12 +180,23 @@ def test_two_rounded_copies_of_one_model():
 
 
 @pytest.mark.parametrize("name", ["conv.weight", "norm.weight", "norm.running_var", "scale"])
-@pytest.mark.parametrize("dtype", [None, *HALF])
-def test_one_other_value(name, dtype):
+@pytest.mark.parametrize(
+    ("saved", "here"),
+    [(torch.float32, here) for here in (torch.float32, *HALF)] + [(half, half) for half in HALF],
+)
+def test_one_other_value(name, saved, here):
     other = weights()
     other[name].view(-1)[-1] *= 1.01  # more than half-precision rounds away
-    here = other if dtype is None else cast(other, dtype)
-    assert compare(weights(), here) == "other"
+    assert compare(cast(weights(), saved), cast(other, here)) == "other"
+
+
+def test_of_two_roundings_a_tensor_that_differs_by_two_percent_or_in_order():
+    """They share no digest, so a sketch has to tell."""
+    saved, other = cast(weights(), torch.bfloat16), weights()
+    other["conv.weight"] *= 1.02
+    assert compare(saved, cast(other, torch.float16)) == "other"
+    other["conv.weight"] = weights()["conv.weight"].flip(0, 3)
+    assert compare(saved, cast(other, torch.float16)) == "other"
 
 
 def test_a_change_below_half_precision_is_noticed_in_full_precision():

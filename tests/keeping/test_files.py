@@ -12,11 +12,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import Shard, distribute_tensor
 
 from peft_dense.errors import CheckpointError
 from peft_dense.keeping import files
-from peft_dense.keeping.digest import weights_id
+from peft_dense.keeping.digest import fingerprint, weights_id
 from peft_dense.keeping.files import CONFIG, TENSORS, read, sign, write
 from peft_dense.keeping.tensors import LIMIT
 
@@ -78,6 +81,16 @@ def test_what_was_written_is_read(tmp_path):
 
 def test_the_tensors_are_a_safetensors_file(tmp_path):
     assert equal(load_file(write(tmp_path, VALUES, config()) / TENSORS), VALUES)
+
+
+def test_every_tensor_begins_at_a_multiple_of_its_item(tmp_path):
+    """As the layout asks, for readers that map the file."""
+    whole = (write(tmp_path, VALUES, config()) / TENSORS).read_bytes()
+    length = struct.unpack("<Q", whole[:8])[0]
+    entries = json.loads(whole[8 : 8 + length])
+    assert length % 8 == 0
+    for name, tensor in VALUES.items():
+        assert entries[name]["data_offsets"][0] % tensor.element_size() == 0
 
 
 def test_how_values_lie_does_not_matter(tmp_path):
@@ -156,7 +169,7 @@ def test_an_edit_is_called_an_edit(tmp_path):
         (99, "format 99; this version reads up to 2. Update peft-dense"),
         (3, "format 3; this version reads up to 2. Update peft-dense"),
         (1, "format 1, from before the first release"),
-        (10**4000, "Update peft-dense"),
+        pytest.param(10**4000, "Update peft-dense", id="huge"),
     ],
 )
 def test_another_format(number, words, tmp_path):
@@ -195,6 +208,7 @@ FIELDS = [
     ("method", 3, "method is 3; expected a name"),
     ("hyperparameters", [], r"hyperparameters is \[\]; expected numbers, strings, or lists"),
     ("hyperparameters", {"a": 1 << 60}, "hyperparameters is"),
+    ("hyperparameters", {"a": [[[[[[[[[[1]]]]]]]]]]}, "hyperparameters is"),
     ("tasks", "ab", "tasks is 'ab'; expected 1 to 1000 names, each once"),
     ("tasks", [], "tasks is"),
     ("tasks", ["a", "a"], "tasks is"),
@@ -213,6 +227,7 @@ FIELDS = [
     ("backbone.weights.rounded", {"float16": None}, "backbone.weights.rounded is"),
     ("backbone.weights.fits", [0], "backbone.weights.fits is"),
     ("backbone.weights.sketch", {"w": [1.0]}, "backbone.weights.sketch is"),
+    ("further", [[[[[[[[[[1]]]]]]]]]], "further is"),
     ("heads", None, "heads is None; expected an object"),
     ("heads.names", {"a": 3, "../b": None}, "heads.names is"),
     ("heads.names", {"a": "hrnet"}, r"heads.names is \{'a': 'hrnet'\}; expected an entry per task"),
@@ -240,15 +255,19 @@ def test_a_field_of_another_kind(field, value, words, tmp_path):
     assert not (tmp_path / "new").exists()
     del place[last]
     forge(tmp_path / "old", dict.fromkeys(config(heads={}), None) | whole)
-    if field != "heads":
+    if field not in ("heads", "further"):
         with pytest.raises(CheckpointError, match=f"{field} is "):
             read(tmp_path / "old")
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), {1: 2}, torch.ones(1), {3}, b"a"])
+@pytest.mark.parametrize(
+    "value", [float("nan"), float("inf"), {1: 2}, torch.ones(1), {3}, b"a", [10**5000]]
+)
 def test_what_json_does_not_give_back_is_not_written(value, tmp_path):
     with pytest.raises(CheckpointError, match="hyperparameters is .*; expected numbers, strings"):
         write(tmp_path / "new", VALUES, config(hyperparameters={"a": value}))
+    with pytest.raises(CheckpointError, match="further is .*; expected numbers, strings"):
+        write(tmp_path / "new", VALUES, config(further=value))
     assert not (tmp_path / "new").exists()
 
 
@@ -274,6 +293,10 @@ HEADERS = [
     header(b" " * (LIMIT + 1)),
     header("[]"),
     header("[" * 100_000),
+    *(
+        header(json.dumps({"a": entry()}).replace('"F32"', "[" * deep + "]" * deep))
+        for deep in (50, 300, 600, 800, 850, 900, 920, 940, 960, 980)
+    ),
     header(b"\xff"),
     header('{"a": 3}'),
     header(json.dumps({"a": entry()}), bytes(7)),
@@ -305,6 +328,15 @@ def test_a_header_that_lies(content, tmp_path):
     write(tmp_path, VALUES, config())
     (tmp_path / TENSORS).write_bytes(content)
     with pytest.raises(CheckpointError, match=f"{TENSORS} is damaged"):
+        read(tmp_path)
+
+
+def test_a_long_header_is_not_even_read(tmp_path):
+    write(tmp_path, VALUES, config())
+    with (tmp_path / TENSORS).open("wb") as file:
+        file.write(struct.pack("<Q", 1 << 33))
+        file.truncate(1 << 34)  # takes no room on the disk, and would take all memory
+    with pytest.raises(CheckpointError, match=f"a header of {1 << 33} bytes; at most"):
         read(tmp_path)
 
 
@@ -431,6 +463,20 @@ def test_tensors_that_can_not_be_written(tensor, words, tmp_path):
         write(tmp_path, {"a": tensor}, config())
     assert sorted(os.listdir(tmp_path)) == [CONFIG, TENSORS]
     assert equal(read(tmp_path).tensors(), VALUES)
+
+
+def test_tensors_that_are_shared_out_over_processes(tmp_path):
+    """FSDP's parameters: one process has a part of their values, and their shape."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        mesh = init_device_mesh("cpu", (1,))
+        parted = {"a": distribute_tensor(torch.ones(4, 2), mesh, [Shard(0)])}
+        assert fingerprint(parted) == fingerprint({"a": torch.ones(4, 2, device="meta")})
+        assert weights_id(parted) == weights_id({"a": torch.ones(4, 2, device="meta")})
+        with pytest.raises(CheckpointError, match="shared out by FSDP"):
+            write(tmp_path, parted, config())
+    finally:
+        dist.destroy_process_group()
 
 
 def test_what_would_be_too_long_to_read_is_not_written(tmp_path):

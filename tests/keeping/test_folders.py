@@ -363,6 +363,16 @@ def test_shapes_are_compared_before_memory_is_taken(change, words, tmp_path):
     assert refused.bytes <= whole.bytes
 
 
+def test_shapes_of_an_encoder_are_compared_before_memory_is_taken(tmp_path):
+    adapt("adaptformer").save(tmp_path)
+    with Largest() as whole:
+        AdaptedBackbone.load(tmp_path, swin())
+    forge(tmp_path, lambda config: config["hyperparameters"].update(width=1 << 20))
+    with Largest() as refused, pytest.raises(CheckpointError, match="don't fit.*misshapen"):
+        AdaptedBackbone.load(tmp_path, swin())
+    assert refused.bytes <= whole.bytes
+
+
 @pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.complex64])
 def test_values_of_another_kind(dtype, tmp_path):
     adapted = adapt()
@@ -451,21 +461,20 @@ def test_a_callable_that_needs_real_tensors(tmp_path):
 
 
 class Normalised(nn.Module):
-    """A pyramid with running statistics, and a buffer that isn't kept."""
+    """A pyramid with running statistics, some that its output doesn't depend on, and a cache."""
 
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.stem, self.norm, self.mlp = (
-            nn.Conv2d(3, 12, 4, 4),
-            nn.BatchNorm2d(12),
-            nn.Conv2d(12, 12, 1),
-        )
-        self.unused = nn.BatchNorm1d(12)
+        self.stem, self.mlp = nn.Conv2d(3, 12, 4, 4), nn.Conv2d(12, 12, 1)
+        self.norm, self.plain = nn.BatchNorm2d(12), nn.BatchNorm2d(12, affine=False)
+        self.dropped, self.unused = nn.BatchNorm2d(12), nn.BatchNorm2d(12)
         self.register_buffer("cache", torch.ones(3), persistent=False)
 
     def forward(self, x):
-        return [self.mlp(self.norm(self.stem(x * self.cache[:, None, None])))]
+        out = self.mlp(self.plain(self.norm(self.stem(x * self.cache[:, None, None]))))
+        self.dropped(out)
+        return [out]
 
 
 def warned(folder: Path, model: nn.Module) -> bool:
@@ -476,12 +485,13 @@ def warned(folder: Path, model: nn.Module) -> bool:
     return bool(caught)
 
 
+@pytest.mark.parametrize("norm", ["norm", "plain"])
 @pytest.mark.parametrize("buffer", ["running_mean", "running_var", "num_batches_tracked"])
-def test_other_statistics_are_other_weights(buffer, tmp_path):
+def test_other_statistics_are_other_weights(norm, buffer, tmp_path):
     adapt(model=Normalised().eval()).save(tmp_path)
     other = Normalised().eval()
     assert not warned(tmp_path, other)
-    getattr(other.norm, buffer).add_(1)
+    getattr(getattr(other, norm), buffer).add_(1)
     assert warned(tmp_path, other)
 
 
@@ -489,6 +499,7 @@ def test_what_is_not_used_or_not_kept_does_not_matter(tmp_path):
     adapt(model=Normalised().eval()).save(tmp_path)
     other = Normalised().eval()
     other.unused.running_mean.add_(1)
+    other.dropped.running_mean.add_(1)
     other.cache.add_(1e-3)
     assert not warned(tmp_path, other)
 

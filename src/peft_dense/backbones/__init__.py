@@ -1,6 +1,7 @@
 """What is known of a backbone, and how a path of it is cloned, tapped and edited."""
 
 from peft_dense.backbones.clone import freeze, own, share, template
+from peft_dense.backbones.describe import describe
 from peft_dense.backbones.edit import (
     add_after,
     add_beside,
@@ -36,6 +37,7 @@ __all__ = [
     "add_beside",
     "branch_at",
     "branch_name",
+    "describe",
     "examine",
     "family_of",
     "fold",
@@ -50,5 +52,3 @@ __all__ = [
     "template",
     "transform_output",
 ]
-
-describe = str  # until it says more

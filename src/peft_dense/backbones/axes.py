@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from peft_dense.backbones.watch import Call, Shape
 
-__all__ = ["Axes", "steady_axes"]
+__all__ = ["channel_axis", "steady_axes"]
 
 
 def steady_axes(shapes: Sequence[Shape]) -> list[int]:
@@ -32,34 +32,22 @@ def steady_axes(shapes: Sequence[Shape]) -> list[int]:
     return [axis for axis in range(1, len(first)) if len({shape[axis] for shape in shapes}) == 1]
 
 
-class Axes:
-    """Find the channel axis of modules' outputs; answers are kept by kind and shape."""
+def channel_axis(module: nn.Module, calls: Sequence[Call], channels: int) -> int | None:
+    """Return 1 or -1, or None where the output of a module has no such axis.
 
-    def __init__(self) -> None:
-        self._asked: dict[tuple[object, ...], int | None] = {}
-
-    def of_output(self, module: nn.Module, calls: Sequence[Call], channels: int) -> int | None:
-        """Return 1 or -1, or None where the output of a module has no such axis.
-
-        Args:
-            module: A module with a weight whose first axis is its output channels.
-            calls: Its calls at one size or several.
-            channels: How many channels its output has.
-        """
-        shapes = [call.outputs for call in calls if call.outputs is not None]
-        if not shapes:
-            return None
-        axes = [axis for axis in steady_axes(shapes) if shapes[0][axis] == channels]
-        if len(axes) > 1 and calls[0].inputs is not None:
-            asked = self._ask(module, calls[0].inputs, shapes[0])
-            axes = [asked] if asked in axes else axes[-1:]
-        return _signed(axes[0], len(shapes[0])) if axes else None
-
-    def _ask(self, module: nn.Module, inputs: Shape, outputs: Shape) -> int | None:
-        key = (type(module), module.extra_repr(), inputs, outputs)
-        if key not in self._asked:
-            self._asked[key] = _changed_axis(module, inputs)
-        return self._asked[key]
+    Args:
+        module: A module with a weight whose first axis is its output channels.
+        calls: Its calls at one size or several.
+        channels: How many channels its output has.
+    """
+    shapes = [call.outputs for call in calls if call.outputs is not None]
+    if not shapes:
+        return None
+    axes = [axis for axis in steady_axes(shapes) if shapes[0][axis] == channels]
+    if len(axes) > 1 and calls[0].inputs is not None:
+        asked = _changed_axis(module, calls[0].inputs)
+        axes = [asked] if asked in axes else axes[-1:]
+    return _signed(axes[0], len(shapes[0])) if axes else None
 
 
 def _signed(axis: int, ndim: int) -> int | None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from peft_dense.backbones.origin import Origin, mark_origins, origins_of, still
 from peft_dense.errors import UnsupportedModelError
 
-__all__ = ["clone", "freeze", "meta", "own", "share", "template"]
+__all__ = ["clone", "deepcopy_parts", "freeze", "meta", "own", "share", "template"]
 
 T = TypeVar("T")
 
@@ -127,6 +127,19 @@ def clone(module: T, keep: Iterable[Tensor]) -> T:
     """
     memo: dict[int, Any] = {id(tensor): tensor for tensor in keep}
     return _deepcopy(module, memo)
+
+
+def deepcopy_parts(module: T, memo: dict[int, Any]) -> T:
+    """Deep-copy ``module`` as ``copy.deepcopy`` would, for its ``__deepcopy__``.
+
+    A tensor that a forward left behind (a cached bias) can't be deep-copied with its graph, so it
+    is taken out of it.
+    """
+    made = type(module).__new__(type(module))
+    memo[id(module)] = made
+    memo.update({id(t): t.detach() for t in _leftovers(module) if id(t) not in memo})  # type: ignore[arg-type]
+    made.__dict__.update({k: copy.deepcopy(value, memo) for k, value in vars(module).items()})
+    return made
 
 
 def _copy(

@@ -102,7 +102,7 @@ class BackboneInfo:
                 raise NoSiteError(
                     f"no {kind!r} site in {self.model}; it has {self._summary()}. No module named "
                     f"{' or '.join(map(repr, getattr(self.family, kind)))} ran on tokens."
-                    f"{self._holds()} Choose other sites=..., or name the attribute with "
+                    f"{self.about_blocks()} Choose other sites=..., or name the attribute with "
                     f"family=Family({kind}=('...',))."
                 )
         return found
@@ -118,9 +118,9 @@ class BackboneInfo:
             if not any(linear.role == role for linear in every):
                 have = ", ".join(sorted({linear.role for linear in every})) or "none"
                 raise NoSiteError(
-                    f"no {role!r} linear in {self.model}; it has {have}.{self._holds()} Choose "
-                    "other targets=..., "
-                    f"or name the attributes with family=Family(roles={{{role!r}: ('...',)}})."
+                    f"no {role!r} linear in {self.model}; it has {have}."
+                    f"{self.about_blocks()} Choose other targets=..., or name the attributes with "
+                    f"family=Family(roles={{{role!r}: ('...',)}})."
                 )
         return tuple(linear for linear in every if linear.role in roles)
 
@@ -166,7 +166,8 @@ class BackboneInfo:
             f"{near[0]}x{near[1]}. Resize or pad the images."
         )
 
-    def _holds(self) -> str:
+    def about_blocks(self) -> str:
+        """Say which attributes the blocks have, in a sentence for messages; empty if unknown."""
         return f" Its blocks hold {', '.join(self.holds)}." if self.holds else ""
 
     def _summary(self) -> str:

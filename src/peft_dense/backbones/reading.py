@@ -6,15 +6,27 @@ import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from timm.layers.norm import RmsNorm, RmsNorm2d, SimpleNorm, SimpleNorm2d
 from torch import nn
 
-from peft_dense.backbones.axes import Axes, steady_axes
+from peft_dense.backbones.axes import channel_axis, steady_axes
 from peft_dense.backbones.families import Family
 from peft_dense.backbones.places import LinearSite, Operation, Site
 from peft_dense.backbones.scopes import common_stride, find_scope, prefix_tokens
 from peft_dense.backbones.watch import Call, Calls
 
 __all__ = ["Reader"]
+
+_NORMS = (
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.RMSNorm,
+    nn.modules.batchnorm._NormBase,
+    RmsNorm,
+    RmsNorm2d,
+    SimpleNorm,
+    SimpleNorm2d,
+)
 
 Grid = tuple[int, ...]
 
@@ -33,7 +45,6 @@ class Reader:
         depths: Where in the depth of the model each stage ends, up to 1.
         reductions: Strides of the stages.
         used: Names of the parameters on which they depend.
-        axes: Finds the channel axis of modules.
     """
 
     model: nn.Module
@@ -45,7 +56,6 @@ class Reader:
     depths: Sequence[float]
     reductions: Sequence[int]
     used: Collection[str]
-    axes: Axes
 
     # ------------------------------------------------------------------ sites
 
@@ -214,6 +224,15 @@ class Reader:
         ]
         return min(ran)[1:] if ran else None
 
+    def norms(self) -> tuple[str, ...]:
+        """Names of the used parameters that belong to normalisation layers."""
+        return tuple(
+            name
+            for name in (name for name, _ in self.model.named_parameters())
+            if name in self.used
+            and isinstance(self.model.get_submodule(name.rpartition(".")[0]), _NORMS)
+        )
+
     def operations(
         self, stem: tuple[str, int] | None, norms: Iterable[str], sites: Iterable[Site]
     ) -> tuple[Operation, ...]:
@@ -238,7 +257,7 @@ class Reader:
         return tuple(found)
 
     def _axis(self, name: str, channels: int) -> int | None:
-        return self.axes.of_output(self.model.get_submodule(name), self._seen(name), channels)
+        return channel_axis(self.model.get_submodule(name), self._seen(name), channels)
 
     def _seen(self, name: str) -> list[Call]:
         """First call of a module at every size at which it ran."""

@@ -21,7 +21,7 @@ Check = tuple[Callable[[Any], bool], str]
 
 
 def check_config(config: object, where: str) -> None:
-    """Check every field's kind; further fields are let be.
+    """Check every field's kind; further fields may be there, and hold what JSON gives back.
 
     Args:
         config: What was read, or is to be written.
@@ -39,7 +39,8 @@ def check_config(config: object, where: str) -> None:
     """
     _check(config, {"": _MAPPING}, where)
     assert isinstance(config, Mapping)
-    _check(config, _FIELDS, where)
+    further = config.keys() - _FIELDS.keys() - {"heads"}
+    _check(config, _FIELDS | dict.fromkeys(sorted(further), _PLAIN), where)
     _check(config["backbone"], _BACKBONE, where, "backbone.")
     _check(config["backbone"]["weights"], _WEIGHTS, where, "backbone.weights.")
     if "heads" in config:
@@ -68,7 +69,10 @@ def _show(value: object) -> str:
     short = reprlib.Repr()
     short.maxother = short.maxstring = short.maxlong = 60
     short.maxlevel = 2
-    return short.repr(value)
+    try:
+        return short.repr(value)
+    except ValueError:  # an int of more digits than Python shows
+        return f"a huge {type(value).__name__}"
 
 
 def _is_mapping(value: object) -> bool:
@@ -127,6 +131,7 @@ def _is_fingerprint(value: object) -> bool:
 
 
 _MAPPING: Check = (_is_mapping, "an object with named fields")
+_PLAIN: Check = (_is_plain, "numbers, strings, or lists of them")
 _FIELDS: dict[str, Check] = {
     "method": (_is_name, "a name"),
     "hyperparameters": (

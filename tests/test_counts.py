@@ -237,7 +237,7 @@ def test_a_ratio_fits_where_it_divides_every_width(backbone, ratio, name):
     if info.channels[0] % ratio == 0:
         assert adapt(model, info, name, ["a"], ratio=ratio).ledger().encoder > 0
     else:
-        with pytest.raises(HyperparameterError, match=f"ratio={ratio}"):
+        with pytest.raises(HyperparameterError, match=f"ratio is {ratio}, but must divide"):
             adapt(model, info, name, ["a"], ratio=ratio)
 
 

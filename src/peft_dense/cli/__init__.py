@@ -1,4 +1,4 @@
-"""The command line: count what methods train, list the methods, make and check data.
+"""The command line: list, count and explain methods, make and check data.
 
 One file a command; `main` gives it the arguments and turns errors into one line.
 """
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from peft_dense._version import __version__
 from peft_dense.cli.data import add_data
+from peft_dense.cli.explain import add_explain
 from peft_dense.cli.methods import add_methods
 from peft_dense.cli.output import say
 from peft_dense.cli.params import add_params
@@ -50,5 +51,6 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add_methods(commands)
     add_params(commands)
+    add_explain(commands)
     add_data(commands)
     return parser

@@ -26,7 +26,13 @@ from peft_dense.backbones import (
     branch_at,
     replace_branch,
 )
-from peft_dense.errors import HyperparameterError, UnknownNameError, UnsupportedModelError
+from peft_dense.errors import (
+    HyperparameterError,
+    NoSiteError,
+    UnknownNameError,
+    UnsupportedModelError,
+    warn,
+)
 from peft_dense.nn.checks import check_choice, check_divides, check_whole
 
 __all__ = [
@@ -34,6 +40,8 @@ __all__ = [
     "attach",
     "bake_adapters",
     "check_adapter",
+    "check_maps",
+    "map_sites",
     "method",
     "methods",
     "register",
@@ -215,8 +223,46 @@ def check_adapter(norm: object, sites: object, placement: object) -> None:
     check_choice("placement", placement, ("parallel", "serial"))
 
 
-def attach(path: nn.Module, site: Site, branch: nn.Module, placement: str = "parallel") -> None:
+def map_sites(info: BackboneInfo, kinds: str) -> tuple[Site, ...]:
+    """Give the sites of a kind whose tokens lie on a map that can be measured."""
+    return tuple(site for site in info.find(kinds) if site.scope is not None)
+
+
+def check_maps(name: str, info: BackboneInfo, kinds: str) -> None:
+    """See for the method ``name`` which sites of a kind have a map; a warning names the others.
+
+    Raises:
+        NoSiteError: None has one.
+    """
+    sites, there = info.find(kinds), map_sites(info, kinds)
+    lost = ", ".join(site.name for site in sites if site.scope is None)
+    if not there:
+        others = {site.kind for site in info.sites if site.scope is not None}
+        remedy = f"choose sites={sorted(others)[0]!r}, or " if others else ""
+        raise NoSiteError(
+            f"{name} convolves over maps, but at none of the {len(sites)} {kinds!r} sites of "
+            f"{info.model} do the tokens form a map in raster order (windows, mask units): {lost}. "
+            f"Instead, {remedy}use shared_adapter or adaptformer, which need no map."
+        )
+    if lost:
+        warn(
+            f"{name} on {info.model}: at {len(sites) - len(there)} of {len(sites)} sites the "
+            "tokens form no map in raster order (windows, mask units), so nothing is put there: "
+            f"{lost}."
+        )
+
+
+def attach(
+    path: nn.Module,
+    site: Site,
+    branch: nn.Module,
+    placement: str = "parallel",
+    *,
+    grid: bool = False,
+) -> None:
     """Put an adapter beside a site (``"parallel"``) or after it (``"serial"``).
+
+    With ``grid`` it is called as ``branch(x, (height, width))``.
 
     Raises:
         HyperparameterError: The site changes the width or the tokens, so its input has no place in
@@ -227,7 +273,7 @@ def attach(path: nn.Module, site: Site, branch: nn.Module, placement: str = "par
             f"placement='parallel' can't go at {site.name!r}, which changes the width or the "
             "number of tokens; use placement='serial'."
         )
-    (add_beside if placement == "parallel" else add_after)(path, site, branch)
+    (add_beside if placement == "parallel" else add_after)(path, site, branch, grid=grid)
 
 
 def bake_adapters(path: nn.Module, sites: Sequence[Site], bake: Callable[[Any], nn.Module]) -> None:

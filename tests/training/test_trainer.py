@@ -43,9 +43,12 @@ def weights(out: Path, processes: int = 1) -> dict[str, torch.Tensor]:
     return state
 
 
+SPEED = ("images_per_second", "waiting")
+
+
 def rows(out: Path) -> list[list[str]]:
     with (out / "log.csv").open(newline="") as file:
-        return [row for row in csv.reader(file) if row[3] != "seconds"]
+        return [row for row in csv.reader(file) if row[3] not in SPEED]
 
 
 def assert_same_run(out: Path, other: Path) -> None:
@@ -70,7 +73,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_killed_twice_ends_with_the_same_bits(whole: Path, tmp_path: Path) -> None:
     for step in (1, 3, 6):  # before any state, after one, at the very end
-        assert start(tmp_path, kill_at=step, **OPTIONS).returncode == -9
+        assert start(tmp_path, signal=9, signal_at=step, **OPTIONS).returncode == -9
     assert not (tmp_path / "results.json").exists()
     finish(tmp_path, **OPTIONS)
     assert_same_run(whole, tmp_path)
@@ -79,7 +82,7 @@ def test_killed_twice_ends_with_the_same_bits(whole: Path, tmp_path: Path) -> No
 
 def test_a_full_disk_is_said_and_nothing_is_lost(whole: Path, tmp_path: Path) -> None:
     done = start(tmp_path, full_at=4, **OPTIONS)
-    assert done.returncode == 1 and "what was there before is whole" in done.stderr, done.stderr
+    assert done.returncode == 2 and "what was there before is whole" in done.stderr, done.stderr
     assert [path.name for path in (tmp_path / "states").iterdir()] == ["step_00000002.ckpt"]
     finish(tmp_path, **OPTIONS)
     assert_same_run(whole, tmp_path)
@@ -87,7 +90,7 @@ def test_a_full_disk_is_said_and_nothing_is_lost(whole: Path, tmp_path: Path) ->
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "emptied"])
 def test_a_damaged_last_state_is_set_aside(whole: Path, tmp_path: Path, damage: str) -> None:
-    assert start(tmp_path, kill_at=5, **OPTIONS).returncode == -9
+    assert start(tmp_path, signal=9, signal_at=5, **OPTIONS).returncode == -9
     last = tmp_path / "states" / "step_00000004.ckpt"
     content = bytearray(last.read_bytes())
     content[len(content) // 2] ^= 1
@@ -110,7 +113,7 @@ def test_a_finished_run_is_read_not_repeated(whole: Path) -> None:
 
 def test_another_recipe_is_refused(whole: Path) -> None:
     done = start(whole, **{**OPTIONS, "lr": 0.1})
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "holds another run: lr is 0.005 there, 0.1 here" in done.stderr
 
 
@@ -142,6 +145,6 @@ def test_two_processes_train_as_one(tmp_path: Path, method: str) -> None:
 
 def test_a_bad_image_stops_with_its_name_or_is_skipped(tmp_path: Path) -> None:
     done = start(tmp_path / "a", bad=3)
-    assert done.returncode == 1 and "can't read scene 3" in done.stderr
+    assert done.returncode == 2 and "can't read scene 3" in done.stderr
     result = finish(tmp_path / "a", bad=3, skip_bad=True)  # the same folder goes on
     assert result["skipped"] == ["can't read scene 3"]

@@ -19,6 +19,7 @@ pytest.importorskip("accelerate")
 pytest.importorskip("tensorboard")
 
 from peft_dense import DenseModel
+from peft_dense.cli.train import options_of
 from peft_dense.data import Scenes
 from peft_dense.errors import (
     CheckpointError,
@@ -29,7 +30,7 @@ from peft_dense.errors import (
     UnsupportedModelError,
 )
 from peft_dense.tasks import task
-from peft_dense.training import building, evaluate, make_backbone, make_data, read_options, table
+from peft_dense.training import building, evaluate, make_backbone, make_data, table
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "train.py"
 BACKBONE_ARGS = {"img_size": 32, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2]}
@@ -101,7 +102,7 @@ def test_grid_has_a_cell_for_image_truth_and_prediction(run: Path, method: str) 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_checkpoint_gives_the_scores_again(run: Path, script: ModuleType, method: str) -> None:
-    setup, recipe = read_options(script.parse(TINY))
+    setup, recipe = options_of(script.parse(TINY))
     torch.manual_seed(0)  # the random backbone of the run
     model = DenseModel.load(run / method / "last", make_backbone(setup))
     known, _, val = make_data(setup, recipe)
@@ -146,7 +147,7 @@ def test_own_images_and_weights(script: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "classes.json").write_text(
         json.dumps({"semseg": list("abcde"), "sal": ["no", "y"]})
     )
-    net = make_backbone(read_options(script.parse(TINY))[0])
+    net = make_backbone(options_of(script.parse(TINY))[0])
     with torch.no_grad():
         net.patch_embed.proj.weight.fill_(0.25)
     state = {name: v.half() for name, v in net.state_dict().items() if "attn_mask" not in name}
@@ -160,7 +161,7 @@ def test_own_images_and_weights(script: ModuleType, tmp_path: Path) -> None:
     assert np.isnan(result["primary"]["sal"])  # no label at all
     config = json.loads((out / "shared_lora" / "last" / "peft_dense.json").read_text())
     assert config["heads"]["channels"] == {"sal": 1, "semseg": 5}
-    loaded = make_backbone(read_options(script.parse([*TINY, *options]))[0])
+    loaded = make_backbone(options_of(script.parse([*TINY, *options]))[0])
     assert (loaded.patch_embed.proj.weight == 0.25).all()
 
 

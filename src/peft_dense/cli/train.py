@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from peft_dense.training.recipe import Recipe
+    from peft_dense.training.setup import Setup
     from peft_dense.training.trainer import Result
 
-__all__ = ["SHORT", "add_train", "make_parser", "train"]
+__all__ = ["SHORT", "add_train", "make_parser", "options_of", "train"]
 
 SHORT: dict[str, Any] = {
     "epochs": None,
@@ -45,20 +47,27 @@ def make_parser(
     from peft_dense.training.options import HelpFormatter, add_options
 
     parser = parser or argparse.ArgumentParser()
-    parser.formatter_class = HelpFormatter
+    parser.formatter_class, parser.usage = HelpFormatter, "%(prog)s [options]"
     parser.description = parser.description or _ABOUT
     parser.epilog = _MORE
     add_options(parser, **(defaults or SHORT))
     return parser
 
 
-def train(arguments: argparse.Namespace) -> list[Result]:
-    """Do what the options say."""
-    from peft_dense.training import read_options, run_all
+def options_of(arguments: argparse.Namespace) -> tuple[Setup, Recipe]:
+    """Take setup and recipe out of arguments; without epochs and steps the budget is short."""
+    from peft_dense.training import read_options
 
     if arguments.steps is None and arguments.epochs is None:
         arguments.steps = _STEPS
-    return run_all(*read_options(arguments))
+    return read_options(arguments)
+
+
+def train(arguments: argparse.Namespace) -> list[Result]:
+    """Do what the options say."""
+    from peft_dense.training import run_all
+
+    return run_all(*options_of(arguments))
 
 
 def add_train(

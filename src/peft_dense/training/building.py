@@ -35,6 +35,7 @@ from peft_dense.training.recipe import Recipe
 from peft_dense.training.setup import DEMO_BACKBONE, Setup
 
 __all__ = [
+    "check_setup",
     "load_weights",
     "make_backbone",
     "make_data",
@@ -104,7 +105,7 @@ def make_backbone(setup: Setup) -> nn.Module:
             said so.
         UnsupportedModelError: It can't be built so, or has no such weights or window.
     """
-    _check_weights_are_named(setup)
+    check_setup(setup)
     options = setup.backbone_args
     if options is None:
         options = _DEMO_ARGUMENTS if setup.backbone == DEMO_BACKBONE else {}
@@ -126,8 +127,18 @@ def make_backbone(setup: Setup) -> nn.Module:
     return net  # type: ignore[no-any-return]
 
 
-def _check_weights_are_named(setup: Setup) -> None:
-    """A frozen backbone of random weights trains, and looks as if it worked."""
+def check_setup(setup: Setup) -> None:
+    """See that the data are there, and that the backbone's weights are somebody's choice.
+
+    A frozen backbone of random weights trains, and looks as if it worked.
+
+    Raises:
+        DataError: There is no such data.
+        HyperparameterError: Nobody said which weights.
+        UnsupportedModelError: The backbone has no weights to download.
+    """
+    if setup.own_data:
+        data.layout_of(setup.data)
     if setup.pretrained and ":" in setup.backbone:
         raise UnsupportedModelError(
             f"--pretrained downloads timm's weights, and {setup.backbone} is no name of timm's; "

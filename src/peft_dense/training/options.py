@@ -21,8 +21,11 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Show an option's default, where it says something."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default in (None, False, (), []) or action.default is argparse.SUPPRESS:
-            return action.help
+        default, text = action.default, action.help
+        if default in (None, False, (), []) or default is argparse.SUPPRESS:
+            return text
+        if isinstance(default, (list, tuple)):
+            return f"{text} (default: {' '.join(map(str, default))})"
         return super()._get_help_string(action)
 
 
@@ -37,9 +40,10 @@ def add_options(parser: argparse.ArgumentParser, **defaults: Any) -> None:
     for kind in (Setup, Recipe):
         for each in fields(kind):
             name = each.metadata["group"]
-            group = groups.setdefault(name, parser.add_argument_group(name))
+            if name not in groups:
+                groups[name] = parser.add_argument_group(name)
             default = None if each.default is MISSING else each.default
-            _add(group, each.name, str(each.type), each.metadata, default)
+            _add(groups[name], each.name, str(each.type), each.metadata, default)
     parser.set_defaults(loss_weights=(), **defaults)
 
 
@@ -48,18 +52,24 @@ def _add(group: Any, name: str, kind: str, about: Mapping[str, Any], default: An
     flag, kind = f"--{name.replace('_', '-')}", kind.removesuffix(" | None")
     say: dict[str, Any] = {"help": about["help"], "default": default}
     readers = {"int": int, "float": float, "str": str, "Path": Path}
+    letters = {"int": "N", "float": "X", "str": "TEXT", "Path": "PATH"}
     if name == "loss_weights":
         say |= {"nargs": "*", "metavar": "TASK=WEIGHT"}
     elif kind == "bool":
-        say["action"] = argparse.BooleanOptionalAction
+        say["action"] = (
+            "store_true" if about["group"] == "where" else argparse.BooleanOptionalAction
+        )
     elif kind.startswith("Mapping"):
         say |= {"type": json.loads, "metavar": "JSON"}
     elif kind == "tuple[str, ...]":
         say |= {"nargs": "*", "metavar": "[METHOD.]KEY=VALUE"}
     elif kind.startswith("tuple"):
-        say |= {"nargs": 2, "type": readers[kind[len("tuple[") :].split(",")[0]]}
+        each = kind[len("tuple[") :].split(",")[0]
+        say |= {"nargs": 2, "type": readers[each], "metavar": about["metavar"]}
+    elif "choices" in about:
+        say["choices"] = about["choices"]
     else:
-        say |= {"type": readers[kind], "choices": about.get("choices")}
+        say |= {"type": readers[kind], "metavar": letters[kind]}
     group.add_argument(flag, **say)
 
 

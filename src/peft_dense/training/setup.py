@@ -16,9 +16,9 @@ DEMO_BACKBONE = "timm.models.swin_transformer:SwinTransformer"
 """The backbone where none is named: a Swin small enough for two CPU cores."""
 
 
-def _option(default: Any, group: str, about: str) -> Any:
+def _option(default: Any, group: str, about: str, **more: Any) -> Any:
     """Make a field that scripts offer as an option of a group, with this help."""
-    return field(default=default, metadata={"group": group, "help": about})
+    return field(default=default, metadata={"group": group, "help": about, **more})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,17 +40,22 @@ class Setup:
         None, "data", "with commas between, where they aren't the data's own"
     )
     image_size: tuple[int, int] = _option(
-        (96, 128), "data", "height and width in pixels that images are trained and scored at"
+        (96, 128),
+        "data",
+        "height and width in pixels that images are trained and scored at",
+        metavar=("H", "W"),
     )
     scale: tuple[float, float] = _option(
-        (0.75, 1.25), "data", "smallest and largest zoom of random crops"
+        (0.75, 1.25), "data", "smallest and largest zoom of random crops", metavar=("MIN", "MAX")
     )
     rotation: float = _option(0.0, "data", "largest random rotation, in degrees")
     colour: float = _option(0.0, "data", "strength of random colour changes")
     protocol: str = _option(
         "atrc", "data", "of PASCAL-Context's padding: atrc (ignored) or astmt (background)"
     )
-    scenes: tuple[int, int] = _option((320, 64), "data", "made scenes: train, val")
+    scenes: tuple[int, int] = _option(
+        (320, 64), "data", "made scenes: train, val", metavar=("TRAIN", "VAL")
+    )
     cache: int = _option(1000, "data", "keep data sets of up to so many images in memory")
     method: str = _option(
         "vmt_lite",

@@ -1,8 +1,8 @@
 """A run of a few seconds, started as a script: python small_run.py OUT '{"steps": 6, ...}'.
 
-``bad`` breaks an item; ``signal`` reaches the process ``signal_to`` (or all) at step ``signal_at``,
-or while the step ``score_signal_at`` is being scored; from the step ``full_at`` on, the disk
-refuses files of more than ``full_bytes``.
+``bad`` breaks an item; ``signal`` reaches the process ``signal_to`` (or all; or the "group" of a
+process, with its workers) at step ``signal_at``, or while step ``score_signal_at`` is scored; from
+the step ``full_at`` on, the disk refuses files of more than ``full_bytes``.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import resource
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,9 @@ def main() -> None:
     wanted = {name: options.pop(name, None) for name in names}
     torch.set_num_threads(1)
     trainer = make_trainer(out, **options)
-    mine = wanted["signal_to"] in (None, trainer.accelerator.process_index)
+    to = wanted["signal_to"]
+    mine = to in (None, "group", trainer.accelerator.process_index)
+    kill = partial(os.killpg, os.getpgid(0)) if to == "group" else partial(os.kill, os.getpid())
     learn = trainer.learner.learn
 
     def watched(batch: Any, step: int, votes: Any = ()) -> Any:
@@ -109,7 +112,7 @@ def main() -> None:
             limit = wanted["full_bytes"] or 9000
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
         if step + 1 == wanted["signal_at"] and mine:
-            os.kill(os.getpid(), wanted["signal"])
+            kill(wanted["signal"])
         return told
 
     trainer.learner.learn = watched  # type: ignore[method-assign]
@@ -118,7 +121,7 @@ def main() -> None:
 
         def transform(item: Any) -> Any:
             if trainer.progress.step == wanted["score_signal_at"]:
-                os.kill(os.getpid(), wanted["signal"])
+                kill(wanted["signal"])
             return reading(item)
 
         trainer.val.transform = transform

@@ -5,13 +5,18 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import os
+import socket
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 from PIL import Image
-from torch.utils.tensorboard import SummaryWriter
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.summary.writer.record_writer import RecordWriter
+from torch.utils.tensorboard.summary import image, scalar
 
 from peft_dense.errors import CheckpointError
 from peft_dense.training.checkpoints import write_whole
@@ -45,7 +50,7 @@ class Log:
         with self._writing():
             self._file = self._path.open("a", newline="", encoding="utf-8")
             self._csv = csv.writer(self._file)
-            self._board = SummaryWriter(str(folder), purge_step=step + 1)
+            self._events = _Events(folder, step)
 
     def __call__(self, step: int, split: str, scores: Mapping[str, Mapping[str, float]]) -> None:
         """Write ``scores``, metrics by task."""
@@ -53,8 +58,10 @@ class Log:
             for name, metrics in scores.items():
                 for metric, value in metrics.items():
                     self._csv.writerow([step, split, name, metric, f"{value:.6g}"])
-                    self._board.add_scalar(f"{split}/{name}/{metric}", value, step)
+                    summary = scalar(f"{split}/{name}/{metric}", value)  # type: ignore[no-untyped-call]
+                    self._events.add(step, summary)
             self._file.flush()
+            self._events.flush()
 
     def picture(self, step: int, sheet: Image.Image) -> None:
         """Keep a picture as ``grid.png``, and show it in TensorBoard."""
@@ -62,7 +69,8 @@ class Log:
         sheet.save(file, "png")
         write_whole(self._path.with_name("grid.png"), file.getvalue())
         with self._writing():
-            self._board.add_image("grid", np.asarray(sheet), step, dataformats="HWC")
+            summary = image("grid", np.asarray(sheet), dataformats="HWC")  # type: ignore[no-untyped-call]
+            self._events.add(step, summary)
 
     def __enter__(self) -> Log:
         return self
@@ -80,7 +88,7 @@ class Log:
             try:
                 self._file.close()
             finally:
-                self._board.close()
+                self._events.close()
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -91,3 +99,35 @@ class Log:
                 f"can't write {self._path} or TensorBoard's events beside it ({error}); the states "
                 "are whole. Make room, and start the same command again: it goes on from there."
             ) from error
+
+
+class _Events:
+    """A file of TensorBoard events, written at once.
+
+    Torch's ``SummaryWriter`` writes in a thread, where a full disk ends in a traceback that nobody
+    can catch.
+
+    Args:
+        folder: Where the file goes.
+        step: TensorBoard forgets what earlier files of the folder say of later steps.
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
+        self._file = (folder / name).open("wb")
+        self._records = RecordWriter(self._file)
+        self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
+        start = SessionLog(status=SessionLog.START)
+        self._write(Event(wall_time=time.time(), step=step + 1, session_log=start))
+
+    def add(self, step: int, summary: object) -> None:
+        self._write(Event(wall_time=time.time(), step=step, summary=summary))
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _write(self, event: Event) -> None:
+        self._records.write(event.SerializeToString())

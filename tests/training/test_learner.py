@@ -119,7 +119,6 @@ def test_a_loss_that_is_not_finite_stops_with_task_and_step(value: float, tmp_pa
 
 
 def test_a_sum_that_is_not_finite_stops_too(tmp_path: Path) -> None:
-    huge = dict.fromkeys(TASKS, 1e38)
     trainer = make_trainer(tmp_path, loss_weights=dict.fromkeys(TASKS, 1e308))
     with pytest.raises(HyperparameterError, match="loss of all tasks together isn't finite"):
         trainer.fit()

@@ -83,11 +83,12 @@ def test_better_in_every_task_is_better(
     assert quality({"semseg": semseg + more, "normals": normals}, TWO) >= worse
 
 
+@pytest.mark.parametrize("ema", [None, 0.5])
 def test_the_folder_keeps_the_best_of_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ema: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three validations; the middle one is the best, and its weights are in best/."""
-    trainer = make_trainer(tmp_path, steps=6, eval_every=2)
+    """Three validations; the middle one is the best, and what was scored then is in best/."""
+    trainer = make_trainer(tmp_path, steps=6, eval_every=2, ema=ema)
     weights: list[dict[str, torch.Tensor]] = []
     values = iter([20.0, 60.0, 40.0])
 

@@ -53,7 +53,7 @@ def backward(
     groups: Sequence[Sequence[str]]
     groups = model.encoder.task_groups if recipe.by_path else [model.tasks]
     labels = {name: batch[name].to(device, non_blocking=True) for name in tasks}
-    counts = {name: sum_over_processes(task.counts(labels[name])) for name, task in tasks.items()}
+    counts = _counts(tasks, labels)
     losses = {name: torch.zeros((), device=device) for name in tasks}
     for number in range(recipe.accumulate):
         part = part_of({"image": batch["image"], **labels}, number, recipe.accumulate)
@@ -71,6 +71,13 @@ def backward(
                 losses[name] += loss.detach()
     sum_gradients(p for p in model.parameters() if p.requires_grad)
     return losses
+
+
+def _counts(tasks: Mapping[str, Task], labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Count what each task's loss over the whole batch divides by, in one message."""
+    own = [task.counts(labels[name]) for name, task in tasks.items()]
+    whole = sum_over_processes(torch.cat(own)).split([len(each) for each in own])
+    return dict(zip(tasks, whole, strict=True))
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 pytest.importorskip("accelerate")
 pytest.importorskip("tensorboard")
@@ -18,6 +19,7 @@ from peft_dense.cli.output import exit_status
 from peft_dense.cli.train import make_parser, options_of
 from peft_dense.methods import methods
 from peft_dense.training import Recipe, Setup
+from peft_dense.training.run_folder import read_weights
 
 ROOT = Path(__file__).parents[1]
 BACKBONE = {"img_size": 32, "window_size": 4, "embed_dim": 8, "depths": [1], "num_heads": [1]}
@@ -42,6 +44,23 @@ def test_a_run_is_trained_and_evaluated(tmp_path: Path, capsys: pytest.CaptureFi
     assert "lr is 0.002 there, 0.5 here" in said and "--restart" in said
     assert main(["train", *TINY, "--out", str(tmp_path), "--lr", "0.5", "--restart"]) == 0
     assert json.loads((run / "results.json").read_text())["recipe"]["lr"] == 0.5
+
+
+def test_a_fork_begins_with_the_weights_of_a_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun, forked = tmp_path / "a", tmp_path / "b"
+    assert main(["train", *TINY, "--out", str(begun)]) == 0
+    fork = ["--fork-from", str(begun / "vmt_lite"), "--out", str(forked)]
+    frozen = ["--lr", "0", "--weight-decay", "0"]  # what it begins with is what it ends with
+    assert main(["train", *TINY, *fork, *frozen]) == 0
+    weights = [read_weights(run / "vmt_lite" / "last") for run in (begun, forked)]
+    trained = [name for name in weights[0] if "running" not in name and "num_batches" not in name]
+    assert len(trained) > 10
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in trained)
+    assert main(["train", *TINY, *fork, "--method", "lora,vmt_lite"]) == 2
+    assert "a run of one method" in capsys.readouterr().err
+    assert main(["train", *TINY, *fork, "--method", "lora", "--out", str(tmp_path / "c")]) == 2
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(

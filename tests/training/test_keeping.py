@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 pytest.importorskip("accelerate")
 pytest.importorskip("tensorboard")
@@ -20,7 +21,14 @@ from peft_dense.errors import CheckpointError
 from peft_dense.training import Checkpoints, Recipe
 from peft_dense.training.log import Log
 from peft_dense.training.memory import peak_memory, reset_peak_memory
-from peft_dense.training.run_folder import Opened, clear_run, identify, open_run, read_weights
+from peft_dense.training.run_folder import (
+    Opened,
+    clear_run,
+    identify,
+    open_run,
+    read_progress,
+    read_weights,
+)
 
 CPU = torch.device("cpu")
 MIB = 2**20
@@ -134,6 +142,21 @@ def test_missing_or_damaged_weights_are_named(tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").write_bytes(b"no tensors")
     with pytest.raises(CheckpointError, match="is damaged"):
         read_weights(tmp_path)
+
+
+def test_a_fork_begins_where_a_run_is(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"no run\.json"):
+        read_progress(tmp_path)
+    states = Checkpoints(tmp_path / "states")
+    open_run(tmp_path, identify(Recipe(), {}), states)
+    with pytest.raises(CheckpointError, match="no state and no last/"):
+        read_progress(tmp_path)
+    states.save(3, {"model": {"a": torch.ones(2)}})
+    assert read_progress(tmp_path)["a"].tolist() == [1, 1]
+    (tmp_path / "last").mkdir()
+    save_file({"a": torch.zeros(2)}, tmp_path / "last" / "x.safetensors")
+    (tmp_path / "results.json").write_text("{}")
+    assert read_progress(tmp_path)["a"].tolist() == [0, 0]
 
 
 def test_clearing_leaves_what_is_not_the_runs(tmp_path: Path) -> None:

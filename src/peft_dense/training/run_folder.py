@@ -29,6 +29,7 @@ __all__ = [
     "open_on_all",
     "open_run",
     "read_identity",
+    "read_progress",
     "read_results",
     "read_weights",
 ]
@@ -122,6 +123,23 @@ def open_run(folder: Path, identity: Identity, states: Checkpoints) -> tuple[Any
     return None, states.newest()
 
 
+def read_progress(folder: Path) -> dict[str, torch.Tensor]:
+    """Read the weights that a run has come to: those of ``last/``, or of its newest state.
+
+    Raises:
+        CheckpointError: It isn't a run, or has kept nothing yet.
+    """
+    read_identity(folder)
+    if (folder / RESULTS).is_file():
+        return read_weights(folder / "last")
+    found = Checkpoints(folder / "states").newest()
+    if found is None:
+        raise CheckpointError(
+            f"{folder} has no state and no last/ to begin from; give a run that has come further."
+        )
+    return dict(found[1]["model"])
+
+
 @dataclass
 class Opened:
     """What a run's folder holds.
@@ -204,6 +222,6 @@ def _check(folder: Path, identity: Identity) -> None:
     if lines:
         raise CheckpointError(
             f"{folder} holds another run: {'; '.join(lines)}. To go on, give what is there. For a "
-            "new run give another folder (--out), or --restart to drop what is there and begin "
-            "anew."
+            "new run give another folder (--out), where --fork-from begins with the weights of "
+            "this one, or --restart to drop what is there and begin anew."
         )

@@ -16,6 +16,7 @@ from peft_dense.training.building import make_backbone, make_data, make_model, n
 from peft_dense.training.launcher import make_accelerator
 from peft_dense.training.recipe import LOSS_WEIGHTS, Recipe
 from peft_dense.training.report import table
+from peft_dense.training.run_folder import read_progress
 from peft_dense.training.setup import Setup
 from peft_dense.training.trainer import Result, Trainer
 
@@ -44,6 +45,7 @@ def run_all(setup: Setup, recipe: Recipe, accelerator: Accelerator | None = None
     _check_weighted(recipe, known)
     about = {k: v for k, v in asdict(setup).items() if k not in _NOT_IDENTITY}
     about["pretrained"] = bool(setup.pretrained)
+    begin = _weights_to_begin_with(setup, len(runs))
     if setup.own_data:
         about["data"] = str(Path(setup.data).resolve())
     results: list[Result] = []
@@ -57,6 +59,8 @@ def run_all(setup: Setup, recipe: Recipe, accelerator: Accelerator | None = None
             left_out.append(f"{label} is left out: {error}")
             say(left_out[-1])
             continue
+        if begin:
+            model.load_trainable_state_dict(begin)
         trainer = Trainer(
             model,
             known,
@@ -79,6 +83,18 @@ def run_all(setup: Setup, recipe: Recipe, accelerator: Accelerator | None = None
         raise UnsupportedModelError(f"no method fits {setup.backbone}; {left_out[-1]}")
     say(f"\n{table(results, known)}\nlogs, checkpoints and pictures: {setup.out}")
     return results
+
+
+def _weights_to_begin_with(setup: Setup, runs: int) -> dict[str, torch.Tensor]:
+    """Give what the run to fork from has come to; nothing where none is named."""
+    if setup.fork_from is None:
+        return {}
+    if runs > 1:
+        raise HyperparameterError(
+            f"--fork-from {setup.fork_from} is a run of one method, and {runs} are to be trained; "
+            "name that one by --method."
+        )
+    return read_progress(setup.fork_from)
 
 
 def _check_weighted(recipe: Recipe, known: Mapping[str, Task]) -> None:

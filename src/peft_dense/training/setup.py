@@ -88,6 +88,9 @@ class Setup:
     out: Path = _option(  # noqa: RUF009 - a field, not a call
         Path("runs"), "where", "the folder; each method gets a folder in it"
     )
+    fork_from: Path | None = _option(  # noqa: RUF009 - a field, not a call
+        None, "where", "a run's folder; begin anew from its weights, by this recipe"
+    )
     restart: bool = _option(False, "where", "begin anew in folders that hold runs, and drop those")
     cpu: bool = _option(False, "where", "even where there is a GPU")
 

@@ -76,7 +76,7 @@ def backward(
 def _counts(tasks: Mapping[str, Task], labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Count what each task's loss over the whole batch divides by, in one message."""
     own = [task.counts(labels[name]) for name, task in tasks.items()]
-    whole = sum_over_processes(torch.cat(own)).split([len(each) for each in own])
+    whole = torch.split(sum_over_processes(torch.cat(own)), [len(each) for each in own])
     return dict(zip(tasks, whole, strict=True))
 
 

@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 from scipy.io import loadmat, savemat
 
-from peft_dense.data.archive import make_archive, scenes_of
-from peft_dense.data.check import Report, check_data
-from peft_dense.data.check_picture import TILE, draw_samples
+from peft_dense.data.checking.check import Report, check_data
+from peft_dense.data.checking.picture import TILE, draw_samples
+from peft_dense.data.checking.tally import Tally
 from peft_dense.data.labels import Item
-from peft_dense.data.scenes import CLASSES
-from peft_dense.data.tally import Tally
+from peft_dense.data.made.archive import make_archive, scenes_of
+from peft_dense.data.made.scenes import CLASSES
 from peft_dense.errors import DataError, ShapeError, UnknownNameError
 
 SCENES = {"train": 3, "val": 3, "size": (40, 48), "seed": 1}

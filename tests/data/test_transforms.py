@@ -19,7 +19,6 @@ from torchvision.transforms.v2.functional._utils import _KERNEL_REGISTRY
 
 from peft_dense.data import Compose, RandomFlip, RandomScaleCrop, Resize, Scenes
 from peft_dense.data.labels import Item
-from peft_dense.data.tensors import Label
 from peft_dense.data.transforms import (
     ColorJitter,
     PadTo,
@@ -30,6 +29,7 @@ from peft_dense.data.transforms import (
     resize,
     rotate,
 )
+from peft_dense.data.transforms.map_types import Label
 from peft_dense.errors import HyperparameterError, ShapeError, UnknownNameError
 
 sides = st.integers(1, 12)

@@ -11,10 +11,10 @@ from typing import Any
 
 from peft_dense.cli import arguments as read
 from peft_dense.cli.output import one_line, table
-from peft_dense.data.archive import LAYOUTS, make_archive
-from peft_dense.data.check import Problem, Report, check_data
-from peft_dense.data.check_picture import draw_samples
-from peft_dense.data.tally import Tally
+from peft_dense.data.checking.check import Problem, Report, check_data
+from peft_dense.data.checking.picture import draw_samples
+from peft_dense.data.checking.tally import Tally
+from peft_dense.data.made.archive import LAYOUTS, make_archive
 from peft_dense.errors import DataError
 
 __all__ = ["add_data"]

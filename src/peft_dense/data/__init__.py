@@ -1,13 +1,13 @@
 """Data sets of images with one dense label a task, and transforms that move them together."""
 
-from peft_dense.data.archive import make_archive
 from peft_dense.data.cached import Cached
-from peft_dense.data.check import check_data
-from peft_dense.data.folder import DenseFolder, available_tasks, collate
-from peft_dense.data.nyud import NYUDv2
-from peft_dense.data.opening import layout_of, open_data
-from peft_dense.data.pascal import PASCALContext
-from peft_dense.data.scenes import Scenes
+from peft_dense.data.checking.check import check_data
+from peft_dense.data.made.archive import make_archive
+from peft_dense.data.made.scenes import Scenes
+from peft_dense.data.sources.folder import DenseFolder, available_tasks, collate
+from peft_dense.data.sources.layouts import layout_of, open_data
+from peft_dense.data.sources.nyud import NYUDv2
+from peft_dense.data.sources.pascal_context import PASCALContext
 from peft_dense.data.transforms import (
     ColorJitter,
     Compose,

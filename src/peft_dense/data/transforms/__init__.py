@@ -5,6 +5,7 @@ with an ignored neighbour, and ignored pixels stay ignored. They are built on to
 transforms, any of which works in `Compose`. Random draws use torch's generator.
 """
 
+from peft_dense.data.transforms.augment import ColorJitter, augmentation
 from peft_dense.data.transforms.functions import flip, resize, rotate
 from peft_dense.data.transforms.joint import Compose, jointly
 from peft_dense.data.transforms.moves import (
@@ -15,7 +16,6 @@ from peft_dense.data.transforms.moves import (
     RandomScaleCrop,
     Resize,
 )
-from peft_dense.data.transforms.recipe import ColorJitter, augmentation
 
 __all__ = [
     "ColorJitter",

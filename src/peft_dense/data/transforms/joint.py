@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torchvision.tv_tensors import TVTensor
 
 from peft_dense.data.labels import Item
-from peft_dense.data.tensors import kind_of
 from peft_dense.data.transforms import kernels as _taught  # noqa: F401  (labels' behaviour)
+from peft_dense.data.transforms.map_types import kind_of
 from peft_dense.errors import HyperparameterError, ShapeError
 
 __all__ = ["Compose", "jointly", "move_each"]

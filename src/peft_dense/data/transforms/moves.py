@@ -9,9 +9,9 @@ import torch
 from torchvision.transforms.v2 import functional as F
 
 from peft_dense.data.labels import Item
-from peft_dense.data.tensors import Label, Motion
 from peft_dense.data.transforms.functions import flip, resize, rotate
 from peft_dense.data.transforms.joint import move_each
+from peft_dense.data.transforms.map_types import Label, Motion
 from peft_dense.errors import HyperparameterError, ShapeError
 
 __all__ = ["PadTo", "RandomCrop", "RandomFlip", "RandomRotation", "RandomScaleCrop", "Resize"]

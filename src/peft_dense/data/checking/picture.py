@@ -9,8 +9,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from peft_dense.data.checking.tally import Tally
 from peft_dense.data.labels import IGNORE, Item
-from peft_dense.data.tally import Tally
 from peft_dense.tasks.binary import Binary
 from peft_dense.tasks.depth import Depth
 from peft_dense.tasks.drawing import IGNORED_COLOUR, palette, ramp

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from peft_dense.data.labels import IGNORE, Array, Item, as_label, read_array
-from peft_dense.data.reading import (
+from peft_dense.data.sources.files import (
     LabelledFiles,
     check_folders,
     find,

@@ -12,11 +12,11 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from peft_dense.data.check_reading import Kind, Reading, Readings, open_to_check
-from peft_dense.data.folder import available_tasks
+from peft_dense.data.checking.tally import Tally
+from peft_dense.data.checking.tolerant import Kind, Reading, Readings, open_to_check
 from peft_dense.data.labels import Item
-from peft_dense.data.opening import layout_of
-from peft_dense.data.tally import Tally
+from peft_dense.data.sources.folder import available_tasks
+from peft_dense.data.sources.layouts import layout_of
 from peft_dense.errors import DataError, ShapeError, UnknownNameError
 
 __all__ = ["Problem", "Report", "check_data"]

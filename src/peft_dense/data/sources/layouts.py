@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from peft_dense.data import nyud, pascal
-from peft_dense.data.folder import DenseFolder, available_tasks
 from peft_dense.data.labels import Item
-from peft_dense.data.nyud import NYUDv2
-from peft_dense.data.pascal import PASCALContext
+from peft_dense.data.sources import nyud, pascal_context
+from peft_dense.data.sources.folder import DenseFolder, available_tasks
+from peft_dense.data.sources.nyud import NYUDv2
+from peft_dense.data.sources.pascal_context import PASCALContext
 from peft_dense.errors import DataError
 from peft_dense.tasks import tasks as known_tasks
 
@@ -26,7 +26,7 @@ def layout_of(root: str | Path) -> str:
         DataError: It is none of them.
     """
     root = Path(root)
-    for folder in (root, *(root / name for name in (*pascal.NAMES, *nyud.NAMES))):
+    for folder in (root, *(root / name for name in (*pascal_context.NAMES, *nyud.NAMES))):
         for mark, layout in _MARKS.items():
             if (folder / mark).is_dir():
                 return layout

@@ -9,11 +9,11 @@ from typing import Literal
 
 from torch.utils.data import Dataset
 
-from peft_dense.data.folder import DenseFolder
 from peft_dense.data.labels import Item, read_image
-from peft_dense.data.nyud import NYUDv2
-from peft_dense.data.pascal import PASCALContext
-from peft_dense.data.reading import LabelledFiles
+from peft_dense.data.sources.files import LabelledFiles
+from peft_dense.data.sources.folder import DenseFolder
+from peft_dense.data.sources.nyud import NYUDv2
+from peft_dense.data.sources.pascal_context import PASCALContext
 from peft_dense.errors import DataError, LabelSizeError, MissingFileError
 
 __all__ = ["Kind", "Reading", "Readings", "open_to_check"]

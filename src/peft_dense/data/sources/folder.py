@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from peft_dense.data.labels import Item, read_label
-from peft_dense.data.reading import LabelledFiles, by, find, read_ids
+from peft_dense.data.sources.files import LabelledFiles, by, find, read_ids
 from peft_dense.errors import DataError, MissingFileError
 
 __all__ = ["DenseFolder", "available_tasks", "collate"]

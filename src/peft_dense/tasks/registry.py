@@ -8,9 +8,10 @@ from typing import Any, TypeVar
 
 from peft_dense.errors import HyperparameterError, UnknownNameError
 from peft_dense.tasks.base import Task
-from peft_dense.tasks.kinds import KINDS
+from peft_dense.tasks.kinds import KINDS, LabelKind
+from peft_dense.tasks.kinds import kind as kind_by_name
 
-__all__ = ["register", "serves_kind", "task", "tasks"]
+__all__ = ["kind_of_labels", "register", "serves_kind", "task", "tasks"]
 
 AnyTask = TypeVar("AnyTask", bound=Task)
 _TASKS: dict[str, type[Task]] = {}
@@ -71,6 +72,27 @@ def task(name: str, kind: str | None = None, **options: Any) -> Task:
             "included."
         )
     return cls(**options)
+
+
+def kind_of_labels(name: str, kind: str | None = None, classes: int = 0) -> LabelKind:
+    """Give the kind of labels of a task, by its own word or by its name; else ``segmentation``.
+
+    Args:
+        name: Any name.
+        kind: What its labels were said to be.
+        classes: How many classes there are, where that is known.
+
+    Raises:
+        UnknownNameError: If there is no such kind.
+        HyperparameterError: If a registered task is of another kind.
+
+    Example:
+        >>> kind_of_labels("depth").name, kind_of_labels("walls").name
+        ('depth', 'segmentation')
+    """
+    if kind is None and name not in _TASKS:
+        kind = "segmentation"
+    return kind_by_name(_class_of(name, kind).kind, classes)
 
 
 def _without_default(cls: type[Task], options: Mapping[str, Any]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib.util import find_spec
@@ -57,6 +57,7 @@ class Report:
         images: Number of images listed, by split.
         tallies: Counts over labels, by split and task.
         problems: All of them.
+        notes: What may be as it should, and is worth knowing.
         samples: Split and item of some images, spread over the lists, to draw.
     """
 
@@ -65,6 +66,7 @@ class Report:
     images: dict[str, int] = field(default_factory=dict)
     tallies: dict[str, dict[str, Tally]] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     samples: list[tuple[str, Item]] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
@@ -79,6 +81,7 @@ class Report:
                 for split, tallies in self.tallies.items()
             },
             "problems": [asdict(problem) for problem in self.problems],
+            "notes": self.notes,
         }
 
 
@@ -90,6 +93,7 @@ def check_data(
     samples: int = 0,
     workers: int = 0,
     progress: Callable[[str, int, int], None] | None = None,
+    kinds: Mapping[str, str] | None = None,
 ) -> Report:
     """Read every image and label of a data set, and report problems and counts.
 
@@ -104,6 +108,7 @@ def check_data(
         samples: Number of items to keep for a picture.
         workers: Processes that read; 0 for this one.
         progress: Called after each image with the split, the number done and the number in all.
+        kinds: What kind of labels a folder's own tasks have, if its classes.json doesn't say.
 
     Raises:
         DataError: If ``root`` is no data set, or a list that was asked for can't be read.
@@ -116,10 +121,16 @@ def check_data(
     tasks = _tasks(report, tasks)
     listed = _lists(report, splits)
     for split in listed:
-        usable = [task for task in tasks if _has_folder(report, split, task)]
-        readings = Readings(partial(open_to_check, root, report.layout, split), usable)
+        usable = [task for task in tasks if _has_folder(report, split, task, kinds)]
+        readings = Readings(partial(open_to_check, root, report.layout, split, kinds=kinds), usable)
         classes = readings.whole.classes
-        tallies = {task: Tally(task, classes.get(task)) for task in usable}
+        kinds_of, declared = readings.whole.kinds, getattr(readings.whole, "declared", None)
+        tallies = {
+            task: Tally(
+                task, classes.get(task), kinds_of[task], declared.number(task) if declared else None
+            )
+            for task in usable
+        }
         report.tallies[split] = tallies
         total = len(readings)
         kept: dict[int, tuple[int, Item]] = {}
@@ -134,6 +145,7 @@ def check_data(
             if progress:
                 progress(split, index + 1, total)
         report.samples += [(split, item) for _, item in kept.values()]
+        _doubt(report, split, tallies)
     return report
 
 
@@ -183,10 +195,10 @@ def _lists(report: Report, splits: Sequence[str] | None) -> list[str]:
     return list(found)
 
 
-def _has_folder(report: Report, split: str, task: str) -> bool:
+def _has_folder(report: Report, split: str, task: str, kinds: Mapping[str, str] | None) -> bool:
     """Say whether there is a folder for a task's labels."""
     try:
-        open_to_check(report.root, report.layout, split, (task,))
+        open_to_check(report.root, report.layout, split, (task,), kinds=kinds)
     except DataError as error:
         problem = Problem("missing", "", "", task, str(error))
         if problem not in report.problems:  # once is enough for all lists
@@ -203,7 +215,7 @@ def _count(report: Report, split: str, reading: Reading, tallies: dict[str, Tall
         if task not in reading.item:
             continue
         try:
-            labelled += tally.add(reading.item[task])
+            labelled += tally.add(reading.item[task], reading.files.get(task))
         except ShapeError as error:
             del reading.item[task]
             reading.troubles[task] = "values", f"{task} of {reading.name}: {error}"
@@ -212,3 +224,15 @@ def _count(report: Report, split: str, reading: Reading, tallies: dict[str, Tall
         for about, (kind, reason) in reading.troubles.items()
     ]
     return labelled
+
+
+def _doubt(report: Report, split: str, tallies: Mapping[str, Tally]) -> None:
+    """Note what makes the labels of a list look wrong as a whole."""
+    for task, tally in tallies.items():
+        for finding in tally.findings():
+            if finding.what == "no label" and not tally.images:
+                continue  # labels may be missing; the table of counts says so
+            if finding.what == "undeclared":
+                report.notes.append(f"{split}: {finding}")
+                continue
+            report.problems.append(Problem("labels", split, "", task, str(finding)))

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from peft_dense.data.labels import Item, blank_label, read_image
+from peft_dense.data.images import Picture, read_head, read_picture
+from peft_dense.data.labels import Item, blank_label, label_kind
+from peft_dense.data.sources.orientation import as_shown
 from peft_dense.errors import DataError, LabelSizeError, MissingFileError, UnknownNameError
+from peft_dense.tasks.kinds import LabelKind
 
 __all__ = [
     "LabelledFiles",
+    "Listing",
     "by",
     "check_folders",
     "check_size",
     "find",
     "find_archive",
+    "holds",
     "missing",
     "read_ids",
 ]
@@ -26,9 +32,13 @@ __all__ = [
 class LabelledFiles(Dataset[Item]):
     """Make items of an image file and label files; a subclass knows which, and how they read.
 
-    An item is a dict: ``image`` ``(3, H, W)`` float32 in 0..1; one label a task, as
-    `peft_dense.data.labels` says; ``meta`` with ``id``, ``size`` (height and width on disk), and
-    ``padding`` where the data set has one.
+    An item is a dict: ``image`` ``(3, H, W)`` float32 in 0..1; one label per task, as
+    `peft_dense.tasks.kinds` says; ``meta`` with ``id``, ``size`` (height and width as shown),
+    ``padding`` where the data set has one, and ``kinds``, the kinds of labels that no name tells.
+
+    A transform that says ``takes_bytes`` is given images of bytes as uint8; one that says
+    ``smallest``, a height and width, may be given an image decoded at a half, a quarter or an
+    eighth of its size, if that has so many pixels (its labels keep their size).
 
     Args:
         root: The folder that holds everything.
@@ -40,6 +50,15 @@ class LabelledFiles(Dataset[Item]):
 
     padding: str | None = None
     """What a transform puts where it opens up a label: ``ignore`` or ``background``."""
+
+    turn: bool = False
+    """Whether images are turned as their EXIF orientation says; archives are as they are stored."""
+
+    drawn_on: str | None = None
+    """What labels were drawn on, ``shown`` or ``stored`` pixels; None: what their size tells."""
+
+    white: float = 65535
+    """What white is in images of 16 bits."""
 
     def __init__(
         self,
@@ -60,8 +79,13 @@ class LabelledFiles(Dataset[Item]):
         """Class names by task."""
         return {}
 
+    @property
+    def kinds(self) -> dict[str, LabelKind]:
+        """What the labels of each task look like."""
+        return {task: label_kind(task) for task in self.tasks}
+
     def files(self, name: str) -> dict[str, Path]:
-        """Give the files that an item is read from: ``image``, and one a task that has a label."""
+        """Give the files that an item is read from: ``image``, and one per task with a label."""
         raise NotImplementedError
 
     def _label(
@@ -76,20 +100,45 @@ class LabelledFiles(Dataset[Item]):
     def __getitem__(self, index: int) -> Item:
         name = self.ids[index]
         files = self.files(name)
-        image = read_image(files["image"])
-        size = (image.shape[-2], image.shape[-1])
-        item: Item = {"image": image}
+        picture = read_picture(
+            files["image"],
+            turn=self.turn,
+            white=self.white,
+            smallest=getattr(self.transform, "smallest", None),
+        )
+        as_bytes = getattr(self.transform, "takes_bytes", False)
+        item: Item = {"image": picture.pixels if as_bytes else picture.floats()}
+        item |= self._labels(name, files, picture)
+        return self.transform(item) if self.transform else item
+
+    def labels(self, index: int) -> Item:
+        """Read the labels of an item, with ``meta``, and of its image the size alone."""
+        name = self.ids[index]
+        files = self.files(name)
+        return self._labels(name, files, read_head(files["image"], turn=self.turn))
+
+    def _labels(self, name: str, files: Mapping[str, Path], picture: Picture) -> Item:
+        """Read all labels of an image, and say what there is to know of it."""
+        size, kinds, item = picture.size, self.kinds, {}
         for task in self.tasks:
-            label = self._label(task, name, files, size)
+            # Of an archive, whose images aren't turned, both sizes are one.
+            label = self._label(task, name, files, picture.size)
             if label is None:
-                label = blank_label(task, *size)
-            else:
+                label = blank_label(kinds[task], *size)
+            elif picture.orientation != 1:
+                label = as_shown(
+                    label, kinds[task], picture, files[task], files["image"], self.drawn_on
+                )
+            if label.shape[-2:] != size:
                 check_size(files[task], label.shape[-2:], files["image"], size)
             item[task] = label
-        item["meta"] = {"id": name, "size": size}
+        about: dict[str, Any] = {"id": name, "size": size}
         if self.padding is not None:
-            item["meta"]["padding"] = self.padding
-        return self.transform(item) if self.transform else item
+            about["padding"] = self.padding
+        own = {task: kind for task, kind in kinds.items() if kind != label_kind(task)}
+        if own:
+            about["kinds"] = own
+        return {**item, "meta": about}
 
 
 def find_archive(root: str | Path, names: Sequence[str], lists: str) -> Path:
@@ -170,6 +219,52 @@ def check_size(path: Path, shape: Sequence[int], image: Path, size: Sequence[int
             f"label {path} is {by(shape)}, its image {by(size)} (height x width): {image}. A label "
             "has the size of its image: resample it, nearest."
         )
+
+
+class Listing:
+    """Find files by id, however the case of their ending is written; folders are read once.
+
+    Args:
+        endings: What names may end in, in lower case.
+
+    Example:
+        >>> Listing((".jpg",)).find(Path("/nowhere"), "a") is None
+        True
+    """
+
+    def __init__(self, endings: Sequence[str]) -> None:
+        self.endings = tuple(endings)
+        self._folders: dict[Path, dict[str, list[str]]] = {}
+
+    def find(self, folder: Path, name: str) -> Path | None:
+        """Give the file of an id in a folder, if there is one.
+
+        Raises:
+            DataError: If there are two, of which nobody can say which is meant.
+        """
+        place = (folder / name).parent
+        found = self._read(place).get((folder / name).name, [])
+        if len(found) > 1:
+            raise DataError(
+                f"{place} has {len(found)} files for {name!r}: {', '.join(found)}. Which one is "
+                "meant can't be told; remove or rename all but one."
+            )
+        return place / found[0] if found else None
+
+    def all(self, folder: Path) -> list[Path]:
+        """List all files of a folder that end so, by name."""
+        return [folder / file for found in self._read(folder).values() for file in found]
+
+    def _read(self, folder: Path) -> dict[str, list[str]]:
+        if folder not in self._folders:
+            listed: dict[str, list[str]] = {}
+            names = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+            for file in names:
+                stem, dot, ending = file.rpartition(".")
+                if f"{dot}{ending}".lower() in self.endings:
+                    listed.setdefault(stem, []).append(file)
+            self._folders[folder] = listed
+        return self._folders[folder]
 
 
 def find(folder: Path, name: str, suffixes: Sequence[str]) -> Path | None:

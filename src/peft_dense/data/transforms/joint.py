@@ -10,7 +10,7 @@ from torchvision.tv_tensors import TVTensor
 
 from peft_dense.data.labels import Item
 from peft_dense.data.transforms import kernels as _taught  # noqa: F401  (labels' behaviour)
-from peft_dense.data.transforms.map_types import kind_of
+from peft_dense.data.transforms.map_types import map_type
 from peft_dense.errors import HyperparameterError, ShapeError
 
 __all__ = ["Compose", "jointly", "move_each"]
@@ -86,7 +86,7 @@ def jointly(transform: Callable[[dict[str, Any]], Mapping[str, Any]], item: Item
     if all(isinstance(value, TVTensor) for value in maps.values()):
         return {**item, **transform(maps)}  # ours, called inside one of torchvision's
     _check_sizes(maps, "an item")
-    typed = {name: value.as_subclass(kind_of(name, item)) for name, value in maps.items()}
+    typed = {name: value.as_subclass(map_type(name, item)) for name, value in maps.items()}
     moved = transform(typed)
     _check_sizes(moved, f"after {transform}")
     return {**item, **{name: value.as_subclass(Tensor) for name, value in moved.items()}}

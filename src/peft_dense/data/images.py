@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from peft_dense.data.labels import Array, unreadable
@@ -97,12 +97,10 @@ def read_picture(
             array, size, orientation = np.load(path, allow_pickle=False), None, 1
         else:
             array, size, orientation = _open(path, turn, smallest)
-    except UnidentifiedImageError as error:  # Pillow knows no TIFF of five bands
-        array, size, orientation = _bands(path, error), None, 1
     except FileNotFoundError as error:
         raise MissingFileError(f"can't read {path}: there is no such file.") from error
     except Exception as error:  # a damaged file makes Pillow and NumPy raise nearly anything
-        raise unreadable(path, error) from error
+        array, size, orientation = _bands(path, error), None, 1
     pixels = _scaled(array, white, path)
     whole = size or pixels.shape[:2]
     channels_first = np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
@@ -126,11 +124,9 @@ def read_head(path: Path, *, turn: bool = True) -> Picture:
             return Picture(torch.empty(0), size, orientation)
     except FileNotFoundError as error:
         raise MissingFileError(f"can't read {path}: there is no such file.") from error
-    except UnidentifiedImageError as error:
+    except Exception as error:
         shape = _bands(path, error).shape
         return Picture(torch.empty(0), (shape[0], shape[1]))
-    except Exception as error:
-        raise unreadable(path, error) from error
 
 
 def turned(array: Array, orientation: int) -> Array:
@@ -180,23 +176,32 @@ def _pages(image: Image.Image) -> Array:
 
 
 def _bands(path: Path, error: Exception) -> Array:
-    """Read a TIFF whose bands Pillow doesn't take, where tifffile is installed."""
+    """Read a TIFF that Pillow fails on, as of five bands, where tifffile is installed.
+
+    Raises:
+        DataError: If it isn't one.
+    """
     if path.suffix.lower() not in (".tif", ".tiff"):
         raise unreadable(path, error) from error
     try:
-        from tifffile import imread
+        from tifffile import TiffFile
     except ImportError:
         raise DataError(
-            f"can't read {path}: Pillow takes TIFFs of up to four bands, or of several pages. "
-            "pip install tifffile, or save it as .npy (H, W, C)."
+            f"can't read {path}: {error}. Is the file whole? Pillow takes TIFFs of up to four "
+            "bands, or of several pages; for others pip install tifffile, or save (H, W, C) as "
+            ".npy."
         ) from error
     try:
-        return np.asarray(imread(path))
-    except Exception as other:
-        raise unreadable(path, other) from other
+        with TiffFile(path) as file:
+            bands = np.asarray(file.asarray())
+            return np.moveaxis(bands, 0, -1) if file.series[0].axes[0] in "SC" else bands
+    except Exception:
+        raise unreadable(path, error) from error
 
 
 def _orientation(image: Image.Image) -> int:
+    if image.format == "PNG" and not {"exif", "Raw profile type exif"} & image.info.keys():
+        return 1  # Pillow would decode the pixels to look for it behind them
     found = image.getexif().get(_ORIENTATION, 1)
     return found if found in range(1, 9) else 1
 
@@ -212,11 +217,10 @@ def _scaled(array: Array, white: float, path: Path) -> Array:
         )
     if array.dtype == np.uint8:
         return array
-    if array.dtype.kind in "ui":
-        array = array / np.float32(white)
-    scaled: Array = array.astype(np.float32)
+    whole = array.dtype.kind in "ui"
+    scaled: Array = array.astype(np.float32) / np.float32(white if whole else 1)
     if not (scaled.min() >= 0 and scaled.max() <= 1):
-        at = f"white at {white:g}" if array.dtype.kind in "ui" else "floats in 0..1"
+        at = f"white at {white:g}" if whole else "floats in 0..1"
         raise DataError(
             f"{path} holds {scaled.min():g} to {scaled.max():g} with {at}; expected 0 to 1. Pass "
             "the data set white=..., the value of white in its 16-bit images, or save it scaled."

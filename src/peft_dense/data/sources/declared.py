@@ -47,8 +47,8 @@ class Declared:
         Raises:
             DataError: It names the file, the class and the number.
         """
-        valid = label[label != kind.ignore]
-        largest, number = (int(valid.max()) if len(valid) else -1), self.number(task)
+        largest = int(label.masked_fill(label == kind.ignore, -1).max())
+        number = self.number(task)
         if number is None and largest > IGNORE:
             raise DataError(
                 f"{path} holds class {largest}; more than {IGNORE} classes have to be declared. "

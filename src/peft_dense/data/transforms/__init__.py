@@ -16,16 +16,21 @@ from peft_dense.data.transforms.moves import (
     RandomScaleCrop,
     Resize,
 )
+from peft_dense.data.transforms.packing import Pack, Unpack
+from peft_dense.data.transforms.warp import RandomWarp
 
 __all__ = [
     "ColorJitter",
     "Compose",
+    "Pack",
     "PadTo",
     "RandomCrop",
     "RandomFlip",
     "RandomRotation",
     "RandomScaleCrop",
+    "RandomWarp",
     "Resize",
+    "Unpack",
     "augmentation",
     "flip",
     "jointly",

@@ -9,7 +9,8 @@ from torchvision.transforms import v2
 
 from peft_dense.data.labels import Item
 from peft_dense.data.transforms.joint import Compose, jointly
-from peft_dense.data.transforms.moves import RandomFlip, RandomRotation, RandomScaleCrop
+from peft_dense.data.transforms.packing import Pack, Unpack
+from peft_dense.data.transforms.warp import RandomWarp
 from peft_dense.errors import HyperparameterError
 
 __all__ = ["ColorJitter", "augmentation"]
@@ -35,6 +36,8 @@ class ColorJitter:
         (False, [1])
     """
 
+    treats_bytes = True
+
     def __init__(
         self,
         brightness: float | tuple[float, float] = 0,
@@ -52,6 +55,12 @@ class ColorJitter:
 
     def __call__(self, item: Item) -> Item:
         """Change the image of one item."""
+        channels = item["image"].shape[-3]
+        if channels not in (1, 3):
+            raise HyperparameterError(
+                f"ColorJitter changes the colours of 1 or 3 channels; an image has {channels}. "
+                "Leave it out (colour=0)."
+            )
         return jointly(self.jitter, item)
 
 
@@ -62,10 +71,12 @@ def augmentation(
     rotation: float = 0,
     colour: float = 0,
     flip: float = 0.5,
+    as_bytes: bool = False,
 ) -> Compose:
     """Compose the usual training transform: rotate, scale and crop, mirror, change colours.
 
-    Rotation comes first, at the native proportions, where an angle is an angle.
+    Rotation comes first, at the native proportions, where an angle is an angle; it is one
+    resampling with all that moves the image (`RandomWarp`).
 
     Args:
         size: Height and width of the result.
@@ -73,19 +84,17 @@ def augmentation(
         rotation: Largest angle in degrees, either way; 0: none.
         colour: Strength of `ColorJitter`, of the hue a quarter of it; 0: none.
         flip: Probability of being mirrored.
+        as_bytes: Give items as bytes, for `on_device` to make floats of (`Pack`).
 
     Raises:
         HyperparameterError: If one of them is out of range.
 
     Example:
-        >>> import torch
         >>> train = augmentation((4, 4), rotation=10, colour=0.4)
         >>> [type(transform).__name__ for transform in train.transforms]
-        ['RandomRotation', 'RandomScaleCrop', 'RandomFlip', 'ColorJitter']
+        ['RandomWarp', 'ColorJitter', 'Unpack']
     """
-    steps: list[Callable[[Any], Any]] = [RandomScaleCrop(size, scale), RandomFlip(flip)]
-    if rotation:
-        steps.insert(0, RandomRotation(rotation))
+    steps: list[Callable[[Any], Any]] = [RandomWarp(size, scale, rotation, flip)]
     if colour:
         steps.append(ColorJitter(colour, colour, colour, colour / 4))
-    return Compose(*steps)
+    return Compose(*steps, Pack() if as_bytes else Unpack())

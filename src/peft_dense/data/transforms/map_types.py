@@ -110,10 +110,10 @@ class Normals(Label):
             raise HyperparameterError("what it does to the direction of normals isn't known")
         if motion.turn == _STILL:
             return values
-        plane, z = values[..., :2, :, :], values[..., 2:, :, :]
-        turn = torch.tensor(motion.turn, dtype=values.dtype, device=values.device)
-        turned = torch.einsum("ij,...jhw->...ihw", turn, plane)
-        return torch.cat([torch.where(plane == IGNORE, plane, turned), z], dim=-3)
+        x, y, z = values.unbind(-3)
+        (xx, xy), (yx, yy) = motion.turn
+        turned = torch.stack([xx * x + xy * y, yx * x + yy * y, z], dim=-3)
+        return turned.masked_fill_((x == IGNORE).unsqueeze(-3), IGNORE)
 
 
 class Depth(Label):

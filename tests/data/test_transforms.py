@@ -581,7 +581,7 @@ def test_augmentation_takes_what_is_asked_for() -> None:
     assert warp.flip == 0.2 and warp.rotation == 0 and isinstance(unpack, Unpack)
     warp, colours, pack = augmentation((4, 6), rotation=20, colour=0.4, as_bytes=True).transforms
     assert isinstance(warp, RandomWarp) and warp.rotation == 20 and isinstance(pack, Pack)
-    assert isinstance(colours, ColorJitter) and colours.jitter.hue == (-0.1, 0.1)
+    assert isinstance(colours, ColorJitter) and colours.hue == (-0.1, 0.1)
     cut = augmentation([8, 6], rotation=20, colour=0.4, flip=0)(make_item(20, 15))
     assert cut["image"].shape == (3, 8, 6) and cut["normals"].shape == (3, 8, 6)
 

@@ -142,13 +142,14 @@ def unreadable(path: Path, error: Exception) -> DataError:
     return DataError(f"can't read {path}: {said}. Is the file whole?")
 
 
-def as_label(array: Array, task: str | LabelKind, path: Path) -> Tensor:
+def as_label(array: Array, task: str | LabelKind, path: Path, *, narrow: bool = False) -> Tensor:
     """Make what a file holds the tensor that ``task`` uses.
 
     Args:
         array: What was read.
         task: Name of the task, or the kind of its labels.
         path: Where it was read, for errors, and for the unit of depth.
+        narrow: Leave classes of bytes as uint8, for who makes them int64 later.
 
     Raises:
         DataError: If ``array`` isn't such a label.
@@ -156,7 +157,10 @@ def as_label(array: Array, task: str | LabelKind, path: Path) -> Tensor:
     kind = label_kind(task)
     if kind.name == "normals":
         return _decode_normals(array, path)
-    return _decode_depth(array, path) if kind.name == "depth" else _decode_classes(array, path)
+    if kind.name == "depth":
+        return _decode_depth(array, path)
+    classes = _decode_classes(array, path)
+    return classes if narrow else classes.long()
 
 
 def unit_normals(vectors: Array, valid: Array) -> Tensor:
@@ -172,11 +176,16 @@ def unit_normals(vectors: Array, valid: Array) -> Tensor:
                 [255.0000, 255.0000, 255.0000],
                 [255.0000, 255.0000, 255.0000]])
     """
-    vectors = np.nan_to_num(vectors.astype(np.float32), posinf=0, neginf=0)
-    length = np.linalg.norm(vectors, axis=-1)
-    valid = valid & (length >= 0.1)  # grey in a PNG: no direction left after rounding
-    unit = np.where(valid[..., None], vectors / np.maximum(length, 1e-6)[..., None], IGNORE)
-    return torch.from_numpy(unit.astype(np.float32)).movedim(-1, 0).contiguous()
+    planes = torch.from_numpy(np.ascontiguousarray(np.moveaxis(vectors, -1, 0)))
+    return _unit(planes.float().nan_to_num(posinf=0, neginf=0), torch.from_numpy(valid))
+
+
+def _unit(planes: Tensor, valid: Tensor) -> Tensor:
+    """Scale vectors ``(3, H, W)``, all finite, to unit length, in place."""
+    x, y, z = planes
+    length = (x * x).addcmul_(y, y).addcmul_(z, z).sqrt_()
+    absent = (length < 0.1) | ~valid  # grey in a PNG: no direction left after rounding
+    return planes.div_(length.clamp_(min=1e-6)).masked_fill_(absent, IGNORE)
 
 
 def _decode_classes(array: Array, path: Path) -> Tensor:
@@ -186,7 +195,7 @@ def _decode_classes(array: Array, path: Path) -> Tensor:
             "(H, W), of numbers."
         )
     if array.dtype == np.uint8:
-        return torch.from_numpy(array.astype(np.int64))
+        return torch.from_numpy(np.array(array))  # a copy, which can be written to
     with np.errstate(invalid="ignore"):  # what isn't finite differs from any whole number
         whole = array.astype(np.int64)
     if (whole != array).any() or (whole < 0).any():
@@ -200,11 +209,13 @@ def _decode_classes(array: Array, path: Path) -> Tensor:
 def _decode_normals(array: Array, path: Path) -> Tensor:
     if array.ndim != 3 or array.shape[2] != 3:
         raise DataError(f"{path} has shape {array.shape}; normals have three channels, (H, W, 3).")
-    absent = (array == IGNORE).all(-1)
-    if array.dtype == np.uint8:
-        absent |= (array == 0).all(-1)
-        array = array / 255 * 2 - 1
-    return unit_normals(array, ~absent)
+    planes = torch.from_numpy(np.ascontiguousarray(np.moveaxis(array, -1, 0)))
+    x, y, z = planes
+    if planes.dtype == torch.uint8:
+        valid = ((x & y & z) != IGNORE) & ((x | y | z) != 0)
+        return _unit(planes.float().mul_(2 / 255).sub_(1), valid)
+    valid = (x != IGNORE) | (y != IGNORE) | (z != IGNORE)
+    return _unit(planes.float().nan_to_num(posinf=0, neginf=0), valid)
 
 
 def _decode_depth(array: Array, path: Path) -> Tensor:

@@ -47,7 +47,7 @@ class Declared:
         Raises:
             DataError: It names the file, the class and the number.
         """
-        largest = int(label.masked_fill(label == kind.ignore, -1).max())
+        largest = int(label.masked_fill(label == kind.ignore, 0).max())
         number = self.number(task)
         if number is None and largest > IGNORE:
             raise DataError(

@@ -36,8 +36,8 @@ class LabelledFiles(Dataset[Item]):
     `peft_dense.tasks.kinds` says; ``meta`` with ``id``, ``size`` (height and width as shown),
     ``padding`` where the data set has one, and ``kinds``, the kinds of labels that no name tells.
 
-    A transform that says ``takes_bytes`` is given images of bytes as uint8; one that says
-    ``smallest``, a height and width, may be given an image decoded at a half, a quarter or an
+    A transform that says ``takes_bytes`` is given images and classes of bytes as uint8; one that
+    says ``smallest``, a height and width, may be given an image decoded at a half, a quarter or an
     eighth of its size, if that has so many pixels (its labels keep their size).
 
     Args:
@@ -108,7 +108,7 @@ class LabelledFiles(Dataset[Item]):
         )
         as_bytes = getattr(self.transform, "takes_bytes", False)
         item: Item = {"image": picture.pixels if as_bytes else picture.floats()}
-        item |= self._labels(name, files, picture)
+        item |= self._labels(name, files, picture, as_bytes)
         return self.transform(item) if self.transform else item
 
     def labels(self, index: int) -> Item:
@@ -117,7 +117,13 @@ class LabelledFiles(Dataset[Item]):
         files = self.files(name)
         return self._labels(name, files, read_head(files["image"], turn=self.turn))
 
-    def _labels(self, name: str, files: Mapping[str, Path], picture: Picture) -> Item:
+    def _labels(
+        self,
+        name: str,
+        files: Mapping[str, Path],
+        picture: Picture,
+        as_bytes: bool = False,
+    ) -> Item:
         """Read all labels of an image, and say what there is to know of it."""
         size, kinds, item = picture.size, self.kinds, {}
         for task in self.tasks:
@@ -131,7 +137,7 @@ class LabelledFiles(Dataset[Item]):
                 )
             if label.shape[-2:] != size:
                 check_size(files[task], label.shape[-2:], files["image"], size)
-            item[task] = label
+            item[task] = label.long() if kinds[task].counted and not as_bytes else label
         about: dict[str, Any] = {"id": name, "size": size}
         if self.padding is not None:
             about["padding"] = self.padding

@@ -168,7 +168,7 @@ class DenseFolder(LabelledFiles):
         array = read_array(path)
         if kind.marks:
             array = decode_marks(array, self._foreground[task], path)
-        label = as_label(array, kind, path)
+        label = as_label(array, kind, path, narrow=True)
         if kind.name == "segmentation":
             self.declared.check(task, label, kind, path)
         return label

@@ -270,3 +270,6 @@ def test_images_of_different_sizes_are_not_stacked() -> None:
     items = [{"image": torch.zeros(3, 4, width)} for width in (4, 6)]
     with pytest.raises(DataError, match=r"4 x 4 and 4 x 6 .*transform=Resize"):
         collate(items)
+    items = [{"image": torch.zeros(channels, 4, 4)} for channels in (3, 1)]
+    with pytest.raises(DataError, match=r"images of 1 and 3 channels can't be stacked; save all"):
+        collate(items)

@@ -210,6 +210,23 @@ def test_only_what_is_large_enough_is_decoded_smaller(tmp_path: Path) -> None:
         assert tuple(seen[0]) == expected
 
 
+def test_a_turned_photograph_is_decoded_smaller_too(tmp_path: Path) -> None:
+    root = photo(tmp_path, 104, 400)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stored = Image.open(root / "images" / "a.jpg")
+    stored.load()
+    stored.save(root / "images" / "a.jpg", exif=exif)
+    seen = []
+    transform = Compose(lambda item: seen.append(item["image"]) or item)
+    transform.smallest = (200, 52)  # as it is shown
+    item = DenseFolder(root, "train", [], transform)[0]
+    assert item["image"].shape == (3, 200, 52) and item["meta"]["size"] == (400, 104)
+    whole = DenseFolder(root, "train", [])[0]["image"]
+    small = torch.nn.functional.avg_pool2d(whole, 2)
+    assert (item["image"] - small).abs().mean() < 0.02
+
+
 def test_bytes_come_only_to_those_who_treat_them(tmp_path: Path) -> None:
     root = photo(tmp_path, 60, 80)
     for transform, dtype in (

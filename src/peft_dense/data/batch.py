@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from peft_dense.data.labels import Item, blank_label
-from peft_dense.data.sources.files import by
+from peft_dense.data.sources.finding import by
 from peft_dense.errors import DataError
 
 __all__ = ["blank_item", "collate", "on_device"]
@@ -22,7 +22,7 @@ def collate(items: Sequence[Item]) -> Item:
         ``B`` times ``(..., H, W) -> (B, ..., H, W)`` for every entry
 
     Raises:
-        DataError: If the images differ in size.
+        DataError: If the images differ in size or channels.
 
     Example:
         >>> item = {"image": torch.rand(3, 4, 4), "meta": {"id": "a"}}
@@ -35,6 +35,12 @@ def collate(items: Sequence[Item]) -> Item:
         raise DataError(
             f"images of {' and '.join(by(size) for size in sizes[:3])} (height x width) can't be "
             "stacked; give the data set transform=Resize((height, width)), or use batches of one."
+        )
+    channels = sorted({item["image"].shape[-3] for item in items if item["image"].ndim > 2})
+    if len(channels) > 1:
+        raise DataError(
+            f"images of {' and '.join(map(str, channels))} channels can't be stacked; save all "
+            "images of a data set with the same channels, as .npy (H, W, C) or as RGB files."
         )
     return {
         name: [item[name] for item in items]

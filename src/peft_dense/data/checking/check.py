@@ -13,7 +13,7 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from peft_dense.data.checking.tally import Tally
-from peft_dense.data.checking.tolerant import Kind, Reading, Readings, open_to_check
+from peft_dense.data.checking.tolerant import ProblemKind, ReadImage, ReadImages, open_to_check
 from peft_dense.data.labels import Item
 from peft_dense.data.sources.folder import available_tasks
 from peft_dense.data.sources.layouts import layout_of
@@ -40,7 +40,7 @@ class Problem:
         reason: What is wrong, naming the file.
     """
 
-    kind: Kind
+    kind: ProblemKind
     split: str
     id: str
     about: str
@@ -122,9 +122,9 @@ def check_data(
     listed = _lists(report, splits)
     for split in listed:
         usable = [task for task in tasks if _has_folder(report, split, task, kinds)]
-        readings = Readings(partial(open_to_check, root, report.layout, split, kinds=kinds), usable)
-        classes = readings.whole.classes
-        kinds_of, declared = readings.whole.kinds, getattr(readings.whole, "declared", None)
+        images = ReadImages(partial(open_to_check, root, report.layout, split, kinds=kinds), usable)
+        classes = images.whole.classes
+        kinds_of, declared = images.whole.kinds, getattr(images.whole, "declared", None)
         tallies = {
             task: Tally(
                 task, classes.get(task), kinds_of[task], declared.number(task) if declared else None
@@ -132,16 +132,16 @@ def check_data(
             for task in usable
         }
         report.tallies[split] = tallies
-        total = len(readings)
+        total = len(images)
         kept: dict[int, tuple[int, Item]] = {}
         stretches = -(-samples // len(listed))  # each gives the sample with the most labels
-        loader = DataLoader(readings, batch_size=None, num_workers=workers)
-        for index, reading in enumerate(loader):
-            labelled = _count(report, split, reading, tallies)
+        loader = DataLoader(images, batch_size=None, num_workers=workers)
+        for index, image in enumerate(loader):
+            labelled = _count(report, split, image, tallies)
             stretch = index * stretches // total
-            if stretches and "image" in reading.item:
+            if stretches and "image" in image.item:
                 best = kept.get(stretch, (-1, {}))
-                kept[stretch] = best if best[0] >= labelled else (labelled, reading.item)
+                kept[stretch] = best if best[0] >= labelled else (labelled, image.item)
             if progress:
                 progress(split, index + 1, total)
         report.samples += [(split, item) for _, item in kept.values()]
@@ -207,21 +207,21 @@ def _has_folder(report: Report, split: str, task: str, kinds: Mapping[str, str] 
     return True
 
 
-def _count(report: Report, split: str, reading: Reading, tallies: dict[str, Tally]) -> int:
+def _count(report: Report, split: str, image: ReadImage, tallies: dict[str, Tally]) -> int:
     """Count the labels of an image, note its troubles, and say how many labels it has."""
     labelled = 0
     for task, tally in tallies.items():
-        tally.absent += task in reading.absent
-        if task not in reading.item:
+        tally.absent += task in image.absent
+        if task not in image.item:
             continue
         try:
-            labelled += tally.add(reading.item[task], reading.files.get(task))
+            labelled += tally.add(image.item[task], image.files.get(task))
         except ShapeError as error:
-            del reading.item[task]
-            reading.troubles[task] = "values", f"{task} of {reading.name}: {error}"
+            del image.item[task]
+            image.troubles[task] = "values", f"{task} of {image.name}: {error}"
     report.problems += [
-        Problem(kind, split, reading.name, about, reason)
-        for about, (kind, reason) in reading.troubles.items()
+        Problem(kind, split, image.name, about, reason)
+        for about, (kind, reason) in image.troubles.items()
     ]
     return labelled
 

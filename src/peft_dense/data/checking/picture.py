@@ -11,7 +11,6 @@ from torch import Tensor
 
 from peft_dense.data.checking.tally import Tally
 from peft_dense.data.labels import Item
-from peft_dense.tasks.binary import Binary
 from peft_dense.tasks.depth import Depth
 from peft_dense.tasks.drawing import IGNORED_COLOUR, palette, ramp
 from peft_dense.tasks.segmentation import Segmentation
@@ -102,7 +101,7 @@ def _legend(
     if isinstance(tally.task, Depth):
         near, far = ramp(torch.tensor([[0.0, 1.0]]))[0]
         return [(_colour(near), "0 m"), (_colour(far), f"{tally.task.far:g} m and beyond")]
-    if isinstance(tally.task, Binary):
+    if tally.kind.marks:
         return [((0, 0, 0), tally.name(0)), ((255, 255, 255), tally.name(1))]
     labels = [item[task] for _, item in samples if task in item]
     seen = {index for label in labels for index in label.unique().tolist()}

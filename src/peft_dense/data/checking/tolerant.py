@@ -17,33 +17,33 @@ from peft_dense.data.sources.nyud import NYUDv2
 from peft_dense.data.sources.pascal_context import PASCALContext
 from peft_dense.errors import DataError, LabelSizeError, MissingFileError
 
-__all__ = ["Kind", "Reading", "Readings", "open_to_check"]
+__all__ = ["ProblemKind", "ReadImage", "ReadImages", "open_to_check"]
 
-Kind = Literal["list", "missing", "unreadable", "size", "values", "labels"]
+ProblemKind = Literal["list", "missing", "unreadable", "size", "values", "labels"]
 """What can be wrong: a list; of a file that it isn't there, can't be read, has another size than
 its image, or holds what its task has no use for; or the labels of a list as a whole."""
 
 
 @dataclass
-class Reading:
+class ReadImage:
     """What was found of one image.
 
     Args:
         name: Its id.
         item: The image and the labels that could be read.
         absent: Tasks that it has no label of, and needs none.
-        troubles: Kind and reason by task, or by ``image``.
+        troubles: ProblemKind and reason by task, or by ``image``.
         files: Where it was read.
     """
 
     name: str
     item: Item = field(default_factory=dict)
     absent: tuple[str, ...] = ()
-    troubles: dict[str, tuple[Kind, str]] = field(default_factory=dict)
+    troubles: dict[str, tuple[ProblemKind, str]] = field(default_factory=dict)
     files: dict[str, Path] = field(default_factory=dict)
 
 
-class Readings(Dataset[Reading]):
+class ReadImages(Dataset[ReadImage]):
     """Read every image with all its tasks, or, where that fails, with one task after the other.
 
     Args:
@@ -60,8 +60,8 @@ class Readings(Dataset[Reading]):
     def __len__(self) -> int:
         return len(self.whole)
 
-    def __getitem__(self, index: int) -> Reading:
-        found = Reading(self.whole.ids[index])
+    def __getitem__(self, index: int) -> ReadImage:
+        found = ReadImage(self.whole.ids[index])
         try:
             files = found.files = self.whole.files(found.name)
             found.item = self.whole[index]
@@ -73,7 +73,7 @@ class Readings(Dataset[Reading]):
             del found.item[task]
         return found
 
-    def _apart(self, found: Reading, index: int) -> None:
+    def _apart(self, found: ReadImage, index: int) -> None:
         """Read the image and the labels apart, so that one that fails doesn't hide the others."""
         try:
             read_image(self.whole.files(found.name)["image"], self.whole.white)
@@ -89,11 +89,11 @@ class Readings(Dataset[Reading]):
                 found.troubles[task] = _trouble(error)
 
 
-def _trouble(error: Exception) -> tuple[Kind, str]:
+def _trouble(error: Exception) -> tuple[ProblemKind, str]:
     """Tell what kind of trouble an error is, and what it says; a damaged file may raise any."""
     if not isinstance(error, DataError):
         return "unreadable", f"{type(error).__name__}: {error}"
-    kind: Kind = "values" if error.__cause__ is None else "unreadable"
+    kind: ProblemKind = "values" if error.__cause__ is None else "unreadable"
     if isinstance(error, MissingFileError):
         kind = "missing"
     if isinstance(error, LabelSizeError):

@@ -13,7 +13,8 @@ from torch import Tensor
 from peft_dense.data.images import IMAGES
 from peft_dense.data.labels import Item, as_label, read_array
 from peft_dense.data.sources.declared import read_declared
-from peft_dense.data.sources.files import LabelledFiles, Listing, read_ids
+from peft_dense.data.sources.files import LabelledFiles
+from peft_dense.data.sources.finding import Listing, read_ids
 from peft_dense.data.sources.marks import decode_marks, foreground_of
 from peft_dense.errors import DataError, MissingFileError, UnknownNameError
 from peft_dense.tasks.kinds import LabelKind

@@ -9,7 +9,7 @@ from typing import Any
 from peft_dense.data.labels import Item
 from peft_dense.data.sources import nyud, pascal_context
 from peft_dense.data.sources.declared import read_declared
-from peft_dense.data.sources.files import holds
+from peft_dense.data.sources.finding import holds
 from peft_dense.data.sources.folder import DenseFolder, available_tasks
 from peft_dense.data.sources.nyud import NYUDv2
 from peft_dense.data.sources.pascal_context import PASCALContext

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from peft_dense.data.labels import IGNORE, Item, unit_normals
 from peft_dense.data.sources.derived_cache import DerivedCache
-from peft_dense.data.sources.files import (
-    LabelledFiles,
+from peft_dense.data.sources.files import LabelledFiles
+from peft_dense.data.sources.finding import (
     check_folders,
     check_size,
     find_archive,

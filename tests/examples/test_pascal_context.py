@@ -14,7 +14,7 @@ pytest.importorskip("accelerate")
 pytest.importorskip("tensorboard")
 pytest.importorskip("scipy")
 
-from peft_dense.data.archive import make_archive
+from peft_dense.data.made.archive import make_archive
 from peft_dense.errors import CheckpointError, DataError, PeftDenseError, UnknownNameError
 
 FOLDER = Path(__file__).parents[2] / "examples" / "pascal_context"

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 
 from peft_dense.data.labels import IGNORE, Item
-from peft_dense.data.scenes import CLASSES, PARTS
-from peft_dense.data.solids import Array
+from peft_dense.data.made.scenes import CLASSES, PARTS
+from peft_dense.data.made.solids import Array
 
 __all__ = ["FolderWriter", "NYUDWriter", "by_class", "coded_normals", "save_image", "void_borders"]
 

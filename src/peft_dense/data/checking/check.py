@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib.util import find_spec
@@ -12,11 +12,11 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from peft_dense.data.check_reading import Kind, Reading, Readings, open_to_check
-from peft_dense.data.folder import available_tasks
+from peft_dense.data.checking.tally import Tally
+from peft_dense.data.checking.tolerant import ProblemKind, ReadImage, ReadImages, open_to_check
 from peft_dense.data.labels import Item
-from peft_dense.data.opening import layout_of
-from peft_dense.data.tally import Tally
+from peft_dense.data.sources.folder import available_tasks
+from peft_dense.data.sources.layouts import layout_of
 from peft_dense.errors import DataError, ShapeError, UnknownNameError
 
 __all__ = ["Problem", "Report", "check_data"]
@@ -40,7 +40,7 @@ class Problem:
         reason: What is wrong, naming the file.
     """
 
-    kind: Kind
+    kind: ProblemKind
     split: str
     id: str
     about: str
@@ -57,6 +57,7 @@ class Report:
         images: Number of images listed, by split.
         tallies: Counts over labels, by split and task.
         problems: All of them.
+        notes: What may be as it should, and is worth knowing.
         samples: Split and item of some images, spread over the lists, to draw.
     """
 
@@ -65,6 +66,7 @@ class Report:
     images: dict[str, int] = field(default_factory=dict)
     tallies: dict[str, dict[str, Tally]] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     samples: list[tuple[str, Item]] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
@@ -79,6 +81,7 @@ class Report:
                 for split, tallies in self.tallies.items()
             },
             "problems": [asdict(problem) for problem in self.problems],
+            "notes": self.notes,
         }
 
 
@@ -90,6 +93,7 @@ def check_data(
     samples: int = 0,
     workers: int = 0,
     progress: Callable[[str, int, int], None] | None = None,
+    kinds: Mapping[str, str] | None = None,
 ) -> Report:
     """Read every image and label of a data set, and report problems and counts.
 
@@ -104,6 +108,7 @@ def check_data(
         samples: Number of items to keep for a picture.
         workers: Processes that read; 0 for this one.
         progress: Called after each image with the split, the number done and the number in all.
+        kinds: What kind of labels a folder's own tasks have, if its classes.json doesn't say.
 
     Raises:
         DataError: If ``root`` is no data set, or a list that was asked for can't be read.
@@ -116,24 +121,31 @@ def check_data(
     tasks = _tasks(report, tasks)
     listed = _lists(report, splits)
     for split in listed:
-        usable = [task for task in tasks if _has_folder(report, split, task)]
-        readings = Readings(partial(open_to_check, root, report.layout, split), usable)
-        classes = readings.whole.classes
-        tallies = {task: Tally(task, classes.get(task)) for task in usable}
+        usable = [task for task in tasks if _has_folder(report, split, task, kinds)]
+        images = ReadImages(partial(open_to_check, root, report.layout, split, kinds=kinds), usable)
+        classes = images.whole.classes
+        kinds_of, declared = images.whole.kinds, getattr(images.whole, "declared", None)
+        tallies = {
+            task: Tally(
+                task, classes.get(task), kinds_of[task], declared.number(task) if declared else None
+            )
+            for task in usable
+        }
         report.tallies[split] = tallies
-        total = len(readings)
+        total = len(images)
         kept: dict[int, tuple[int, Item]] = {}
         stretches = -(-samples // len(listed))  # each gives the sample with the most labels
-        loader = DataLoader(readings, batch_size=None, num_workers=workers)
-        for index, reading in enumerate(loader):
-            labelled = _count(report, split, reading, tallies)
+        loader = DataLoader(images, batch_size=None, num_workers=workers)
+        for index, image in enumerate(loader):
+            labelled = _count(report, split, image, tallies)
             stretch = index * stretches // total
-            if stretches and "image" in reading.item:
+            if stretches and "image" in image.item:
                 best = kept.get(stretch, (-1, {}))
-                kept[stretch] = best if best[0] >= labelled else (labelled, reading.item)
+                kept[stretch] = best if best[0] >= labelled else (labelled, image.item)
             if progress:
                 progress(split, index + 1, total)
         report.samples += [(split, item) for _, item in kept.values()]
+        _doubt(report, split, tallies)
     return report
 
 
@@ -183,10 +195,10 @@ def _lists(report: Report, splits: Sequence[str] | None) -> list[str]:
     return list(found)
 
 
-def _has_folder(report: Report, split: str, task: str) -> bool:
+def _has_folder(report: Report, split: str, task: str, kinds: Mapping[str, str] | None) -> bool:
     """Say whether there is a folder for a task's labels."""
     try:
-        open_to_check(report.root, report.layout, split, (task,))
+        open_to_check(report.root, report.layout, split, (task,), kinds=kinds)
     except DataError as error:
         problem = Problem("missing", "", "", task, str(error))
         if problem not in report.problems:  # once is enough for all lists
@@ -195,20 +207,32 @@ def _has_folder(report: Report, split: str, task: str) -> bool:
     return True
 
 
-def _count(report: Report, split: str, reading: Reading, tallies: dict[str, Tally]) -> int:
+def _count(report: Report, split: str, image: ReadImage, tallies: dict[str, Tally]) -> int:
     """Count the labels of an image, note its troubles, and say how many labels it has."""
     labelled = 0
     for task, tally in tallies.items():
-        tally.absent += task in reading.absent
-        if task not in reading.item:
+        tally.absent += task in image.absent
+        if task not in image.item:
             continue
         try:
-            labelled += tally.add(reading.item[task])
+            labelled += tally.add(image.item[task], image.files.get(task))
         except ShapeError as error:
-            del reading.item[task]
-            reading.troubles[task] = "values", f"{task} of {reading.name}: {error}"
+            del image.item[task]
+            image.troubles[task] = "values", f"{task} of {image.name}: {error}"
     report.problems += [
-        Problem(kind, split, reading.name, about, reason)
-        for about, (kind, reason) in reading.troubles.items()
+        Problem(kind, split, image.name, about, reason)
+        for about, (kind, reason) in image.troubles.items()
     ]
     return labelled
+
+
+def _doubt(report: Report, split: str, tallies: Mapping[str, Tally]) -> None:
+    """Note what makes the labels of a list look wrong as a whole."""
+    for task, tally in tallies.items():
+        for finding in tally.findings():
+            if finding.what == "no label" and not tally.images:
+                continue  # labels may be missing; the table of counts says so
+            if finding.what == "undeclared":
+                report.notes.append(f"{split}: {finding}")
+                continue
+            report.problems.append(Problem("labels", split, "", task, str(finding)))

@@ -24,10 +24,20 @@ import torch
 from torch import Tensor
 from torchvision.tv_tensors import Image, Mask, TVTensor
 
-from peft_dense.data.labels import IGNORE, Item
+from peft_dense.data.labels import IGNORE, Item, label_kind
 from peft_dense.errors import HyperparameterError, UnknownNameError
+from peft_dense.tasks.kinds import IGNORE_MANY
 
-__all__ = ["Background", "Classes", "Depth", "Label", "Motion", "Normals", "kind_of"]
+__all__ = [
+    "Background",
+    "Classes",
+    "Depth",
+    "Label",
+    "ManyClasses",
+    "Motion",
+    "Normals",
+    "map_type",
+]
 
 Matrix = tuple[tuple[float, float], tuple[float, float]]
 
@@ -100,10 +110,10 @@ class Normals(Label):
             raise HyperparameterError("what it does to the direction of normals isn't known")
         if motion.turn == _STILL:
             return values
-        plane, z = values[..., :2, :, :], values[..., 2:, :, :]
-        turn = torch.tensor(motion.turn, dtype=values.dtype, device=values.device)
-        turned = torch.einsum("ij,...jhw->...ihw", turn, plane)
-        return torch.cat([torch.where(plane == IGNORE, plane, turned), z], dim=-3)
+        x, y, z = values.unbind(-3)
+        (xx, xy), (yx, yy) = motion.turn
+        turned = torch.stack([xx * x + xy * y, yx * x + yy * y, z], dim=-3)
+        return turned.masked_fill_((x == IGNORE).unsqueeze(-3), IGNORE)
 
 
 class Depth(Label):
@@ -118,9 +128,16 @@ class Depth(Label):
         return values if motion.zoom == 1 else values / motion.zoom
 
 
-def kind_of(name: str, item: Item) -> type[TVTensor]:
-    """Say what kind of map an entry of an item is.
+class ManyClasses(Classes):
+    """A map of more than 255 classes; corners are ignored, with 65535."""
 
+    empty = IGNORE_MANY
+
+
+def map_type(name: str, item: Item) -> type[TVTensor]:
+    """Say what an entry of an item is to the transforms.
+
+    ``item["meta"]["kinds"]`` says of which kind labels are whose name doesn't tell.
     ``item["meta"]["padding"]``, which the data set sets, is "ignore" (default) or "background". A
     label that is ignored everywhere, being absent, is padded with the ignored value in either case.
 
@@ -130,14 +147,18 @@ def kind_of(name: str, item: Item) -> type[TVTensor]:
     Example:
         >>> ones = torch.ones(4, 4, dtype=torch.int64)
         >>> item = {"semseg": ones, "sal": 255 * ones, "meta": {"padding": "background"}}
-        >>> kind_of("semseg", item).__name__, kind_of("sal", item).__name__
+        >>> map_type("semseg", item).__name__, map_type("sal", item).__name__
         ('Background', 'Classes')
     """
-    kinds: dict[str, type[TVTensor]] = {"image": Image, "normals": Normals, "depth": Depth}
-    if name in kinds:
-        return kinds[name]
+    if name == "image":
+        found: type[TVTensor] = Image
+        return found
+    kind = label_kind(name, item)
+    if kind.name in ("normals", "depth"):
+        return Normals if kind.name == "normals" else Depth
     padding = item.get("meta", {}).get("padding", "ignore")
     if padding not in ("ignore", "background"):
         raise UnknownNameError.of("padding", padding, ("ignore", "background"))
-    absent = padding == "ignore" or bool((item[name] == IGNORE).all())
-    return Classes if absent else Background
+    if padding == "ignore" or bool((item[name] == kind.ignore).all()):
+        return Classes if kind.ignore == IGNORE else ManyClasses
+    return Background

@@ -10,9 +10,9 @@ import torch
 from torch.utils.data import Dataset
 
 from peft_dense.data.labels import IGNORE, Item
-from peft_dense.data.people import PARTS, stick_person
-from peft_dense.data.shading import light, texture
-from peft_dense.data.solids import (
+from peft_dense.data.made.people import PARTS, stick_person
+from peft_dense.data.made.shading import light, texture
+from peft_dense.data.made.solids import (
     Array,
     Solid,
     box,

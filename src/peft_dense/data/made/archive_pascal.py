@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from peft_dense.data.archive_plain import by_class, coded_normals, save_image, void_borders
 from peft_dense.data.labels import IGNORE, Item
-from peft_dense.data.scenes import PARTS
-from peft_dense.data.solids import Array
+from peft_dense.data.made.archive_plain import by_class, coded_normals, save_image, void_borders
+from peft_dense.data.made.scenes import PARTS
+from peft_dense.data.made.solids import Array
 from peft_dense.tasks.drawing import palette
 
 __all__ = ["CONTEXT", "VOC", "PascalWriter"]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from peft_dense.data.labels import IGNORE, Array, as_label, read_array
-from peft_dense.data.matfile import load_mat
+from peft_dense.data.sources.matfile import load_mat
 from peft_dense.errors import DataError
 from peft_dense.tasks.boundaries import thin
 

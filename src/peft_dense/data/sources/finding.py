@@ -1,95 +1,23 @@
-"""Data sets of files: an image and its labels on disk, for every id of a list."""
+"""Find files of a data set: lists of ids, folders of labels, the file of an id."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from torch import Tensor
-from torch.utils.data import Dataset
-
-from peft_dense.data.labels import Item, blank_label, read_image
 from peft_dense.errors import DataError, LabelSizeError, MissingFileError, UnknownNameError
 
 __all__ = [
-    "LabelledFiles",
+    "Listing",
     "by",
     "check_folders",
     "check_size",
     "find",
     "find_archive",
+    "holds",
     "missing",
     "read_ids",
 ]
-
-
-class LabelledFiles(Dataset[Item]):
-    """Make items of an image file and label files; a subclass knows which, and how they read.
-
-    An item is a dict: ``image`` ``(3, H, W)`` float32 in 0..1; one label a task, as
-    `peft_dense.data.labels` says; ``meta`` with ``id``, ``size`` (height and width on disk), and
-    ``padding`` where the data set has one.
-
-    Args:
-        root: The folder that holds everything.
-        split: Name of the list.
-        tasks: The labels to read.
-        transform: Callable from item to item.
-        ids: The list.
-    """
-
-    padding: str | None = None
-    """What a transform puts where it opens up a label: ``ignore`` or ``background``."""
-
-    def __init__(
-        self,
-        root: Path,
-        split: str,
-        tasks: Iterable[str],
-        transform: Callable[[Item], Item] | None,
-        ids: list[str],
-    ) -> None:
-        self.root = root
-        self.split = split
-        self.tasks = tuple(tasks)
-        self.transform = transform
-        self.ids = ids
-
-    @property
-    def classes(self) -> dict[str, list[str]]:
-        """Class names by task."""
-        return {}
-
-    def files(self, name: str) -> dict[str, Path]:
-        """Give the files that an item is read from: ``image``, and one a task that has a label."""
-        raise NotImplementedError
-
-    def _label(
-        self, task: str, name: str, files: Mapping[str, Path], size: tuple[int, int]
-    ) -> Tensor | None:
-        """Read the label of a task, or give None where all of it is ignored."""
-        raise NotImplementedError
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __getitem__(self, index: int) -> Item:
-        name = self.ids[index]
-        files = self.files(name)
-        image = read_image(files["image"])
-        size = (image.shape[-2], image.shape[-1])
-        item: Item = {"image": image}
-        for task in self.tasks:
-            label = self._label(task, name, files, size)
-            if label is None:
-                label = blank_label(task, *size)
-            else:
-                check_size(files[task], label.shape[-2:], files["image"], size)
-            item[task] = label
-        item["meta"] = {"id": name, "size": size}
-        if self.padding is not None:
-            item["meta"]["padding"] = self.padding
-        return self.transform(item) if self.transform else item
 
 
 def find_archive(root: str | Path, names: Sequence[str], lists: str) -> Path:
@@ -170,6 +98,52 @@ def check_size(path: Path, shape: Sequence[int], image: Path, size: Sequence[int
             f"label {path} is {by(shape)}, its image {by(size)} (height x width): {image}. A label "
             "has the size of its image: resample it, nearest."
         )
+
+
+class Listing:
+    """Find files by id, however the case of their ending is written; folders are read once.
+
+    Args:
+        endings: What names may end in, in lower case.
+
+    Example:
+        >>> Listing((".jpg",)).find(Path("/nowhere"), "a") is None
+        True
+    """
+
+    def __init__(self, endings: Sequence[str]) -> None:
+        self.endings = tuple(endings)
+        self._folders: dict[Path, dict[str, list[str]]] = {}
+
+    def find(self, folder: Path, name: str) -> Path | None:
+        """Give the file of an id in a folder, if there is one.
+
+        Raises:
+            DataError: If there are two, of which nobody can say which is meant.
+        """
+        place = (folder / name).parent
+        found = self._read(place).get((folder / name).name, [])
+        if len(found) > 1:
+            raise DataError(
+                f"{place} has {len(found)} files for {name!r}: {', '.join(found)}. Which one is "
+                "meant can't be told; remove or rename all but one."
+            )
+        return place / found[0] if found else None
+
+    def all(self, folder: Path) -> list[Path]:
+        """List all files of a folder that end so, by name."""
+        return [folder / file for found in self._read(folder).values() for file in found]
+
+    def _read(self, folder: Path) -> dict[str, list[str]]:
+        if folder not in self._folders:
+            listed: dict[str, list[str]] = {}
+            names = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+            for file in names:
+                stem, dot, ending = file.rpartition(".")
+                if f"{dot}{ending}".lower() in self.endings:
+                    listed.setdefault(stem, []).append(file)
+            self._folders[folder] = listed
+        return self._folders[folder]
 
 
 def find(folder: Path, name: str, suffixes: Sequence[str]) -> Path | None:

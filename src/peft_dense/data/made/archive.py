@@ -10,10 +10,10 @@ from typing import Protocol
 
 import numpy as np
 
-from peft_dense.data.archive_pascal import PascalWriter
-from peft_dense.data.archive_plain import FolderWriter, NYUDWriter
 from peft_dense.data.labels import Item
-from peft_dense.data.scenes import Scenes
+from peft_dense.data.made.archive_pascal import PascalWriter
+from peft_dense.data.made.archive_plain import FolderWriter, NYUDWriter
+from peft_dense.data.made.scenes import Scenes
 from peft_dense.errors import DataError, UnknownNameError
 
 __all__ = ["LAYOUTS", "make_archive", "scenes_of"]

@@ -9,9 +9,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from peft_dense.data.labels import IGNORE, Item
-from peft_dense.data.tally import Tally
-from peft_dense.tasks.binary import Binary
+from peft_dense.data.checking.tally import Tally
+from peft_dense.data.labels import Item
 from peft_dense.tasks.depth import Depth
 from peft_dense.tasks.drawing import IGNORED_COLOUR, palette, ramp
 from peft_dense.tasks.segmentation import Segmentation
@@ -93,29 +92,32 @@ def _legend(
     task: str, tally: Tally, samples: Sequence[tuple[str, Item]]
 ) -> list[tuple[_Colour, str]]:
     """Colour and name of each class that the samples show, or of some values."""
-    if tally.how.name == "normals":
+    if tally.kind.name == "normals":
         return [
             ((255, 128, 128), "right"),
             ((128, 255, 128), "up"),
             ((128, 128, 255), "to the viewer"),
         ]
-    if isinstance(tally.how, Depth):
+    if isinstance(tally.task, Depth):
         near, far = ramp(torch.tensor([[0.0, 1.0]]))[0]
-        return [(_colour(near), "0 m"), (_colour(far), f"{tally.how.far:g} m and beyond")]
-    if isinstance(tally.how, Binary):
+        return [(_colour(near), "0 m"), (_colour(far), f"{tally.task.far:g} m and beyond")]
+    if tally.kind.marks:
         return [((0, 0, 0), tally.name(0)), ((255, 255, 255), tally.name(1))]
     labels = [item[task] for _, item in samples if task in item]
     seen = {index for label in labels for index in label.unique().tolist()}
-    return [(_colour(palette()[index]), tally.name(index)) for index in sorted(seen - {IGNORE})]
+    colours = palette(max(256, tally.task.channels))
+    shown = sorted(seen - {tally.kind.ignore})
+    return [(_colour(colours[index]), tally.name(index)) for index in shown]
 
 
 def _tile(item: Item, task: str, tallies: Mapping[str, Tally]) -> Image.Image:
     """Paint one entry of an item and fit it to a tile."""
     size = _fit(item["image"])
     if task == "image":
-        pixels = (255 * item["image"].clamp(0, 1)).round().to(torch.uint8).movedim(0, -1)
+        shown = item["image"][[0, 1, 2] if len(item["image"]) >= 3 else [0, 0, 0]]
+        pixels = (255 * shown.clamp(0, 1)).round().to(torch.uint8).movedim(0, -1)
         return Image.fromarray(pixels.contiguous().numpy()).resize(size, Image.Resampling.BICUBIC)
-    how = tallies[task].how
+    how = tallies[task].task
     painted = Image.fromarray(how.draw_target(item[task]).contiguous().numpy())
     # Classes keep their colours; in what shrinks, thin edges fade, where the nearest would break.
     exact = isinstance(how, Segmentation) or size[0] >= painted.width

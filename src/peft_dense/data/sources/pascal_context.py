@@ -9,9 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from peft_dense.data.derived import DerivedCache
 from peft_dense.data.labels import IGNORE, Item, unit_normals
-from peft_dense.data.pascal_labels import (
+from peft_dense.data.sources.derived_cache import DerivedCache
+from peft_dense.data.sources.files import LabelledFiles
+from peft_dense.data.sources.finding import (
+    check_folders,
+    check_size,
+    find_archive,
+    missing,
+    read_ids,
+)
+from peft_dense.data.sources.pascal_labels import (
     VERSION,
     coded_normals,
     edges,
@@ -19,15 +27,7 @@ from peft_dense.data.pascal_labels import (
     sal,
     semseg,
 )
-from peft_dense.data.pascal_parts import human_parts
-from peft_dense.data.reading import (
-    LabelledFiles,
-    check_folders,
-    check_size,
-    find_archive,
-    missing,
-    read_ids,
-)
+from peft_dense.data.sources.pascal_parts import human_parts
 from peft_dense.errors import UnknownNameError
 from peft_dense.tasks.human_parts import HumanParts
 from peft_dense.tasks.semseg import SemSeg
@@ -69,7 +69,7 @@ class PASCALContext(LabelledFiles):
 
     Nothing is written into the archive. ``human_parts``, ``edge`` and the pixels on which
     ``normals`` count are computed from the .mat files once and kept in another folder
-    (`peft_dense.data.derived`).
+    (`peft_dense.data.sources.derived_cache`).
 
     Args:
         root: The unpacked ``PASCAL_MT`` or ``PASCALContext``, or the folder that holds it (the

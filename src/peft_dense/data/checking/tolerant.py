@@ -2,45 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from torch.utils.data import Dataset
 
-from peft_dense.data.folder import DenseFolder
-from peft_dense.data.labels import Item, read_image
-from peft_dense.data.nyud import NYUDv2
-from peft_dense.data.pascal import PASCALContext
-from peft_dense.data.reading import LabelledFiles
+from peft_dense.data.images import read_image
+from peft_dense.data.labels import Item
+from peft_dense.data.sources.files import LabelledFiles
+from peft_dense.data.sources.folder import DenseFolder
+from peft_dense.data.sources.nyud import NYUDv2
+from peft_dense.data.sources.pascal_context import PASCALContext
 from peft_dense.errors import DataError, LabelSizeError, MissingFileError
 
-__all__ = ["Kind", "Reading", "Readings", "open_to_check"]
+__all__ = ["ProblemKind", "ReadImage", "ReadImages", "open_to_check"]
 
-Kind = Literal["list", "missing", "unreadable", "size", "values"]
-"""What can be wrong: a list, or of a file that it isn't there, can't be read, has another size than
-its image, or holds what its task has no use for."""
+ProblemKind = Literal["list", "missing", "unreadable", "size", "values", "labels"]
+"""What can be wrong: a list; of a file that it isn't there, can't be read, has another size than
+its image, or holds what its task has no use for; or the labels of a list as a whole."""
 
 
 @dataclass
-class Reading:
+class ReadImage:
     """What was found of one image.
 
     Args:
         name: Its id.
         item: The image and the labels that could be read.
         absent: Tasks that it has no label of, and needs none.
-        troubles: Kind and reason by task, or by ``image``.
+        troubles: ProblemKind and reason by task, or by ``image``.
+        files: Where it was read.
     """
 
     name: str
     item: Item = field(default_factory=dict)
     absent: tuple[str, ...] = ()
-    troubles: dict[str, tuple[Kind, str]] = field(default_factory=dict)
+    troubles: dict[str, tuple[ProblemKind, str]] = field(default_factory=dict)
+    files: dict[str, Path] = field(default_factory=dict)
 
 
-class Readings(Dataset[Reading]):
+class ReadImages(Dataset[ReadImage]):
     """Read every image with all its tasks, or, where that fails, with one task after the other.
 
     Args:
@@ -57,10 +60,10 @@ class Readings(Dataset[Reading]):
     def __len__(self) -> int:
         return len(self.whole)
 
-    def __getitem__(self, index: int) -> Reading:
-        found = Reading(self.whole.ids[index])
+    def __getitem__(self, index: int) -> ReadImage:
+        found = ReadImage(self.whole.ids[index])
         try:
-            files = self.whole.files(found.name)
+            files = found.files = self.whole.files(found.name)
             found.item = self.whole[index]
         except Exception:
             self._apart(found, index)
@@ -70,10 +73,10 @@ class Readings(Dataset[Reading]):
             del found.item[task]
         return found
 
-    def _apart(self, found: Reading, index: int) -> None:
+    def _apart(self, found: ReadImage, index: int) -> None:
         """Read the image and the labels apart, so that one that fails doesn't hide the others."""
         try:
-            read_image(self.whole.files(found.name)["image"])
+            read_image(self.whole.files(found.name)["image"], self.whole.white)
         except Exception as error:
             found.troubles["image"] = _trouble(error)
             return
@@ -86,11 +89,11 @@ class Readings(Dataset[Reading]):
                 found.troubles[task] = _trouble(error)
 
 
-def _trouble(error: Exception) -> tuple[Kind, str]:
+def _trouble(error: Exception) -> tuple[ProblemKind, str]:
     """Tell what kind of trouble an error is, and what it says; a damaged file may raise any."""
     if not isinstance(error, DataError):
         return "unreadable", f"{type(error).__name__}: {error}"
-    kind: Kind = "values" if error.__cause__ is None else "unreadable"
+    kind: ProblemKind = "values" if error.__cause__ is None else "unreadable"
     if isinstance(error, MissingFileError):
         kind = "missing"
     if isinstance(error, LabelSizeError):
@@ -98,7 +101,14 @@ def _trouble(error: Exception) -> tuple[Kind, str]:
     return kind, str(error)
 
 
-def open_to_check(root: Path, layout: str, split: str, tasks: Sequence[str]) -> LabelledFiles:
+def open_to_check(
+    root: Path,
+    layout: str,
+    split: str,
+    tasks: Sequence[str],
+    *,
+    kinds: Mapping[str, str] | None = None,
+) -> LabelledFiles:
     """Open a data set so that everything is read from its own files, and as late as can be.
 
     Raises:
@@ -109,7 +119,7 @@ def open_to_check(root: Path, layout: str, split: str, tasks: Sequence[str]) -> 
         return PASCALContext(root, split, tasks, cache=False)
     if layout == "nyud":
         return NYUDv2(root, split, tasks)
-    return _Patient(root, split, tasks)
+    return _Patient(root, split, tasks, {k: v for k, v in (kinds or {}).items() if k in tasks})
 
 
 class _Patient(DenseFolder):
@@ -117,8 +127,10 @@ class _Patient(DenseFolder):
 
     _is_open = False
 
-    def __init__(self, root: Path, split: str, tasks: Sequence[str]) -> None:
-        super().__init__(root, split, tasks)
+    def __init__(
+        self, root: Path, split: str, tasks: Sequence[str], kinds: Mapping[str, str]
+    ) -> None:
+        super().__init__(root, split, tasks, kinds=kinds)
         self._is_open = True
 
     def _image(self, name: str) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from peft_dense.data.labels import IGNORE, Array
-from peft_dense.data.matfile import field, load_mat, records, scalar
+from peft_dense.data.sources.matfile import field, load_mat, records, scalar
 from peft_dense.errors import DataError
 
 __all__ = ["PARTS", "PERSON", "human_parts"]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from peft_dense.data.solids import Array, rotation
+from peft_dense.data.made.solids import Array, rotation
 
 __all__ = ["light", "texture"]
 

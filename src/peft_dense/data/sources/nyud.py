@@ -10,14 +10,8 @@ import torch
 from torch import Tensor
 
 from peft_dense.data.labels import IGNORE, Array, Item, as_label, read_array
-from peft_dense.data.reading import (
-    LabelledFiles,
-    check_folders,
-    find,
-    find_archive,
-    missing,
-    read_ids,
-)
+from peft_dense.data.sources.files import LabelledFiles
+from peft_dense.data.sources.finding import check_folders, find, find_archive, missing, read_ids
 from peft_dense.errors import DataError
 
 __all__ = ["CLASSES", "NYUDv2"]

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from peft_dense.data.solids import Array, Solid, capsule
+from peft_dense.data.made.solids import Array, Solid, capsule
 
 __all__ = ["PARTS", "stick_person"]
 

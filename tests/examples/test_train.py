@@ -156,9 +156,14 @@ def test_own_images_and_weights(script: ModuleType, tmp_path: Path) -> None:
     out = tmp_path / "out"
     options = ["--data", str(tmp_path), "--weights", str(tmp_path / "net.safetensors")]
     options += ["--epochs", "1", "--out", str(out), "--method", "shared_lora", "--window", "4"]
+    with pytest.raises(DataError, match="sal: no pixel of the 2 labels"):
+        script.main([*TINY, *options])
+    marks = np.zeros((40, 50), np.uint8)
+    marks[10:20] = 255  # as most masks are drawn: the foreground, not what is ignored
+    Image.fromarray(marks).save(tmp_path / "sal" / "b.png")
     (result,) = script.main([*TINY, *options])
     assert sorted(result["primary"]) == ["sal", "semseg"] and result["steps"] == 1
-    assert np.isnan(result["primary"]["sal"])  # no label at all
+    assert 0 < result["primary"]["sal"] < 100
     config = json.loads((out / "shared_lora" / "last" / "peft_dense.json").read_text())
     assert config["heads"]["channels"] == {"sal": 1, "semseg": 5}
     loaded = make_backbone(options_of(script.parse([*TINY, *options]))[0])

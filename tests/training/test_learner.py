@@ -16,9 +16,10 @@ pytest.importorskip("tensorboard")
 
 from small_run import TASKS, make_sets, make_trainer
 
-from peft_dense.data import RandomFlip, Scenes
-from peft_dense.errors import HyperparameterError
+from peft_dense.data import Finding, RandomFlip, Scenes
+from peft_dense.errors import DataError, HyperparameterError
 from peft_dense.training import Recipe, Trainer
+from peft_dense.training import trainer as trainer_module
 from peft_dense.training.batches import load_batches
 from peft_dense.training.learner import Learner
 
@@ -85,6 +86,27 @@ def test_the_trainer_tells_its_process(tmp_path: Path) -> None:
         accelerator=Third(),  # type: ignore[arg-type]
     )
     assert trainer.learner.process == 2
+
+
+# ---------------------------------------------------------------------- what is said of labels
+
+
+def test_labels_that_teach_nothing_stop_a_run_before_its_first_step(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path)
+    for item in trainer.train.items:
+        item["sal"].fill_(0)
+    with pytest.raises(DataError, match="sal"):
+        trainer.fit()
+    assert not trainer.states.steps() and not (tmp_path / "log.csv").exists()
+
+
+def test_labels_that_look_odd_are_said_and_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = Finding("depth", "depth unit", "are they millimetres?", serious=False)
+    monkeypatch.setattr(trainer_module, "inspect_labels", lambda _: [odd])
+    make_trainer(tmp_path, steps=1).fit()
+    assert "note: are they millimetres?" in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------------- what isn't finite

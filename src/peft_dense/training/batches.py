@@ -16,8 +16,8 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from peft_dense.data import collate
-from peft_dense.data.labels import Item, blank_label
+from peft_dense.data import blank_item, collate
+from peft_dense.data.labels import Item
 from peft_dense.errors import DataError, PeftDenseError
 from peft_dense.training.recipe import Recipe
 from peft_dense.training.stopping import SIGNALS
@@ -73,10 +73,7 @@ class Draws(Dataset[Item]):
         return item
 
     def _blank(self, reason: str) -> Item:
-        size = 32, 32
-        item: Item = {"image": torch.zeros(3, *size)}
-        item |= {task: blank_label(task, *size) for task in self.data.tasks}
-        item["meta"] = {"id": "", "size": size}
+        item = blank_item(self.data)
         transform = self.data.transform
         item = transform(item) if transform else item
         item["meta"] = item["meta"] | {"skipped": reason}

@@ -30,7 +30,7 @@ from peft_dense.heads import head as find_head
 from peft_dense.inject import inject
 from peft_dense.methods import method as find_method
 from peft_dense.methods import methods
-from peft_dense.tasks import Task, task, tasks
+from peft_dense.tasks import Task, tasks
 from peft_dense.training.recipe import Recipe
 from peft_dense.training.setup import DEMO_BACKBONE, Setup
 
@@ -59,12 +59,16 @@ _DEMO_ARGUMENTS = {
 
 def make_data(setup: Setup, recipe: Recipe) -> tuple[dict[str, Task], Any, Any]:
     """Give the tasks, and what to train and to validate on."""
-    names = setup.tasks.split(",") if setup.tasks else None
+    names, kinds = data.parse_tasks(setup.tasks) if setup.tasks else (None, {})
     transforms = {
         "train": data.augmentation(
-            setup.image_size, scale=setup.scale, rotation=setup.rotation, colour=setup.colour
+            setup.image_size,
+            scale=setup.scale,
+            rotation=setup.rotation,
+            colour=setup.colour,
+            as_bytes=True,
         ),
-        "val": data.Resize(setup.image_size),
+        "val": data.Compose(data.Resize(setup.image_size), data.Pack()),
     }
     of_pascal = setup.own_data and data.layout_of(setup.data) == "pascal"
     if setup.protocol != "atrc" and not of_pascal:
@@ -74,23 +78,23 @@ def make_data(setup: Setup, recipe: Recipe) -> tuple[dict[str, Task], Any, Any]:
     for number, split in enumerate(transforms):
         examples: Any
         if setup.own_data:
-            examples = data.open_data(setup.data, split, names, protocol=setup.protocol)
+            how: dict[str, Any] = {"protocol": setup.protocol, "kinds": kinds}
+            examples = data.open_data(setup.data, split, names, **how)
         else:
             which: dict[str, Any] = {"tasks": names or tasks(), "seed": 2 * recipe.seed + number}
             examples = data.Scenes(setup.scenes[number], setup.image_size, **which)
-        known = known or {name: _task(examples, name) for name in examples.tasks}
-        if len(examples) <= setup.cache and not recipe.skip_bad:
-            items = (examples[index] for index in range(len(examples)))
-            examples = data.Cached(tqdm(items, f"reading {split}", len(examples), leave=False))
+        known = known or data.tasks_of(examples)
+        if setup.cache and not recipe.skip_bad:
+            items = tqdm(
+                (examples[index] for index in range(len(examples))),
+                f"reading {split}",
+                len(examples),
+                leave=False,
+            )
+            examples = data.Cached(items, budget=setup.cache * 1_000_000, source=examples)
         examples.transform = transforms[split]
         sets[split] = examples
     return known, sets["train"], sets["val"]
-
-
-def _task(examples: Any, name: str) -> Task:
-    """Take the classes from the data where it names them, else what the task says by itself."""
-    classes = () if name in ("sal", "edge") else examples.classes.get(name, ())  # one channel
-    return task(name, channels=len(classes)) if classes else task(name)
 
 
 # ---------------------------------------------------------------------- the backbone

@@ -11,7 +11,7 @@ from typing import Any
 from peft_dense import papers
 from peft_dense.errors import DataError, UnknownNameError
 from peft_dense.methods import method as find_method
-from peft_dense.tasks import Scores, Task, delta_m, references, task, tasks
+from peft_dense.tasks import Scores, delta_m, references
 from peft_dense.training.run_folder import read_identity, read_results
 
 __all__ = ["compare"]
@@ -45,9 +45,8 @@ def compare(
         DataError: Runs differ by more than their seed, or don't compare with the reference.
         UnknownNameError: There is no such reference.
     """
-    known = {name: task(name) for _, found in runs for name in found["scores"] if name in tasks()}
     _check_comparable(runs)
-    by_run = {(found["label"], found["seed"]): _scores(found, known) for _, found in runs}
+    by_run = {(found["label"], found["seed"]): _scores(found) for _, found in runs}
     name, of_seed = _choose(reference, by_run)
     first = next(iter(by_run.values()))
     arrows = {n: "↓" if n in first.lower_is_better else "↑" for n in first.values}
@@ -87,15 +86,15 @@ def _costs(done: Sequence[Mapping[str, Any]]) -> list[str]:
     return [f"{done[0]['encoder']:,}", f"{done[0]['all']:,}", f"{pace:.2f}", memory]
 
 
-def _scores(found: Mapping[str, Any], known: Mapping[str, Task]) -> Scores:
+def _scores(found: Mapping[str, Any]) -> Scores:
     metrics = {
-        name: _METRICS[name] if _METRICS.get(name) in values else known[name].metric
+        name: _METRICS[name] if _METRICS.get(name) in values else found["metrics"][name][0]
         for name, values in found["scores"].items()
     }
     return Scores(
         values={name: found["scores"][name][metric] for name, metric in metrics.items()},
         metrics=metrics,
-        lower_is_better=tuple(name for name in metrics if not known[name].higher_is_better),
+        lower_is_better=tuple(name for name in metrics if not found["metrics"][name][1]),
         protocol=found["protocol"],
         source=f"{found['label']}, seed {found['seed']}",
     )

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from peft_dense.data import on_device
 from peft_dense.dense import DenseModel
 from peft_dense.tasks import Task
 from peft_dense.tasks.meter import Meter
@@ -112,13 +113,15 @@ def evaluate(
     names = tuple(meters)
     share = range(accelerator.process_index, len(data), accelerator.num_processes)
     batches = [[(0, index) for index in share[i : i + batch]] for i in range(0, len(share), batch)]
-    loader = load(Draws(data, 0, skip_bad), batches, workers, next(model.parameters()).device)
+    device = next(model.parameters()).device
+    loader = load(Draws(data, 0, skip_bad), batches, workers, device)
     shown = not progress or share.start > 0
     for examples in tqdm(loader, "scoring", len(batches), disable=shown, leave=False):
         if skipped is not None:
             skipped |= {about["skipped"] for about in examples["meta"] if "skipped" in about}
+        examples = on_device(examples, device)
         for name, prediction in predict(model, examples["image"], names, bf16=bf16).items():
-            target = examples[name].to(prediction.device, non_blocking=True)
+            target = examples[name]
             size = target.shape[-2:]
             if prediction.shape[-2:] != size:
                 prediction = F.interpolate(prediction, size, mode="bilinear", align_corners=False)

@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch.nn.functional import pad
 
-from peft_dense.data import collate
+from peft_dense.data import collate, on_device
 from peft_dense.dense import DenseModel
 from peft_dense.tasks import Task
 from peft_dense.training.batches import Draws
@@ -39,7 +39,7 @@ def picture(
     """
     rows = min(rows, len(data))
     draws = Draws(data, 0, skip_bad)
-    batch = collate([draws[0, i * len(data) // rows] for i in range(rows)])
+    batch = on_device(collate([draws[0, i * len(data) // rows] for i in range(rows)]), "cpu")
     found = {k: v.cpu() for k, v in predict(model, batch["image"], bf16=bf16).items()}
     strips = []
     for index, image in enumerate(batch["image"]):

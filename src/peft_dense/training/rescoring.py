@@ -127,6 +127,7 @@ def score_run(
         "label": label,
         "seed": recipe.seed,
         "data": setup.data,
+        "metrics": {name: [each.metric, each.higher_is_better] for name, each in known.items()},
         "protocol": f"{Path(setup.data).name} val, {size}",
         "scores": evaluate(
             model,

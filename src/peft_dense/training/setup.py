@@ -37,7 +37,9 @@ class Setup:
         MADE, "data", f"'{MADE}', or the folder of PASCAL_MT, NYUD_MT or a DenseFolder"
     )
     tasks: str | None = _option(
-        None, "data", "with commas between, where they aren't the data's own"
+        None,
+        "data",
+        "with commas between, where they aren't the data's own; NAME=KIND for your own",
     )
     image_size: tuple[int, int] = _option(
         (96, 128),
@@ -56,7 +58,7 @@ class Setup:
     scenes: tuple[int, int] = _option(
         (320, 64), "data", "made scenes: train, val", metavar=("TRAIN", "VAL")
     )
-    cache: int = _option(1000, "data", "keep data sets of up to so many images in memory")
+    cache: int = _option(1000, "data", "megabytes of each data set that are held in memory")
     method: str = _option(
         "vmt_lite",
         "model",

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from peft_dense.data import on_device
 from peft_dense.data.labels import Item
 from peft_dense.dense import DenseModel
 from peft_dense.tasks import Task
@@ -52,11 +53,11 @@ def backward(
     layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
     groups: Sequence[Sequence[str]]
     groups = model.encoder.task_groups if recipe.by_path else [model.tasks]
-    labels = {name: batch[name].to(device, non_blocking=True) for name in tasks}
-    counts = _counts(tasks, labels)
+    batch = on_device(batch, device)
+    counts = _counts(tasks, batch)
     losses = {name: torch.zeros((), device=device) for name in tasks}
     for number in range(recipe.accumulate):
-        part = part_of({"image": batch["image"], **labels}, number, recipe.accumulate)
+        part = part_of(batch, number, recipe.accumulate)
         images = normalise(model, part["image"]).contiguous(memory_format=layout)
         for names in groups:
             with torch.autocast(device.type, torch.bfloat16, enabled=recipe.bf16):
@@ -73,9 +74,9 @@ def backward(
     return losses
 
 
-def _counts(tasks: Mapping[str, Task], labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _counts(tasks: Mapping[str, Task], batch: Item) -> dict[str, Tensor]:
     """Count what each task's loss over the whole batch divides by, in one message."""
-    own = [task.counts(labels[name]) for name, task in tasks.items()]
+    own = [task.counts(batch[name]) for name, task in tasks.items()]
     whole = torch.split(sum_over_processes(torch.cat(own)), [len(each) for each in own])
     return dict(zip(tasks, whole, strict=True))
 

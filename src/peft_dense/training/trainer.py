@@ -14,12 +14,13 @@ from signal import Signals
 from typing import Any, NoReturn
 
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast_object_list, gather_object
 from tqdm import tqdm
 
+from peft_dense.data import inspect_labels
 from peft_dense.data.labels import Item
 from peft_dense.dense import DenseModel
-from peft_dense.errors import HyperparameterError, UnknownNameError
+from peft_dense.errors import DataError, HyperparameterError, UnknownNameError
 from peft_dense.tasks import Task
 from peft_dense.training.batches import load_batches
 from peft_dense.training.best import quality
@@ -148,7 +149,7 @@ class Trainer:
         """
         if done := self._open():
             return done
-        # LABELS: what finds fault with the training set's labels is called here, before step 1.
+        self._look_at_labels()
         main, now = self.accelerator.is_main_process, self.progress
         reset_peak_memory(self.accelerator.device)
         with (
@@ -189,6 +190,19 @@ class Trainer:
                 self._say(f"{self.label}: {Signals(signal).name} came; this run is finished.")
                 raise Stopped(signal)
         return result
+
+    def _look_at_labels(self) -> None:
+        """Refuse labels that nothing can be learned of, and say which look odd, before step 1."""
+        if self.progress.step:
+            return
+        found: list[Any] = [inspect_labels(self.train) if self.accelerator.is_main_process else []]
+        broadcast_object_list(found)
+        for finding in found[0]:
+            if finding.what == "unreadable" and self.recipe.skip_bad:
+                continue
+            if finding.serious:
+                raise DataError(str(finding))
+            self._say(f"note: {finding}")
 
     def _learn(self, batch: Item, signals: SignalListener) -> tuple[Metrics, int]:
         """Take one step; give its losses, and the number of a signal any process heard, or 0."""

@@ -24,7 +24,8 @@ from peft_dense.cli.train import make_parser, train
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    return make_parser().parse_args(argv)
+    argv = list(sys.argv[1:] if argv is None else argv)
+    return make_parser(argv).parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> list[dict]:

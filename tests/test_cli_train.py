@@ -161,6 +161,31 @@ def test_every_field_is_an_option_and_is_read_back() -> None:
     assert recipe.bf16 and not recipe.fused and recipe.schedule == "cosine"
 
 
+def test_a_runs_own_file_gives_its_options_back(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [
+        *("--method", "vmt_lite", "--hyper", "ratio=4", "--lr", "0.3", "--loss-weights", "sal=7"),
+        *("--weight-decay", "0.1", "--ema", "0.5", "--scale", "0.5", "1"),
+    ]
+    assert main(["train", *TINY, *given, "--out", str(tmp_path / "a")]) == 0
+    file = tmp_path / "a" / "vmt_lite" / "run.json"
+    again = ["--config", str(file), "--pictures", "0", "--cpu"]
+    assert main(["train", *again, "--out", str(tmp_path / "b"), "--seed", "1"]) == 0
+    first, second = (
+        json.loads((tmp_path / run / "vmt_lite" / "run.json").read_text()) for run in "ab"
+    )
+    assert second["recipe"] == {**first["recipe"], "seed": 1}
+    assert second["about"] == first["about"] and first["about"]["hyper"] == {"ratio": 4}
+    # The folder will do, and what is the same run goes on where that is: it is finished.
+    capsys.readouterr()
+    same = ["--config", str(file.parent), "--out", str(tmp_path / "a"), "--cpu"]
+    assert main(["train", *same]) == 0
+    assert "finished before" in capsys.readouterr().err
+    assert main(["train", "--config", str(tmp_path)]) == 2
+    assert "no run.json" in capsys.readouterr().err
+
+
 def test_wrong_words_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     for wrong in (["--optimizer", "sgd"], ["--steps", "many"], ["--unknown"]):
         with pytest.raises(SystemExit) as stop:

@@ -28,8 +28,9 @@ from peft_dense.cli.output import exit_status
 BACKBONE = "swin_tiny_patch4_window7_224"
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
     return command.make_parser(
+        argv,
         argparse.ArgumentParser(description=__doc__.split("\n\n")[0]),
         backbone=BACKBONE,
         image_size=(448, 448),
@@ -42,7 +43,8 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    args = make_parser().parse_args(argv)
+    argv = list(sys.argv[1:] if argv is None else argv)
+    args = make_parser(argv).parse_args(argv)
     if args.pretrained is None and not args.weights and ":" not in args.backbone:
         args.pretrained = True  # as in the papers, where the backbone is one of timm's
     return args

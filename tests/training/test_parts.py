@@ -169,6 +169,13 @@ def test_a_recipe_that_cannot_be(wrong: dict[str, Any], said: str) -> None:
         Recipe(**wrong)
 
 
+def test_every_part_needs_an_image_of_every_process() -> None:
+    Recipe(batch=8, accumulate=2).check_parts(images=9, processes=4)
+    for images, processes in ((9, 5), (7, 4)):
+        with pytest.raises(HyperparameterError, match="1 images per process and step"):
+            Recipe(batch=8, accumulate=2).check_parts(images, processes)
+
+
 def make_model(method: str) -> DenseModel:
     net = SwinTransformer(img_size=32, window_size=4, embed_dim=12, depths=(1,), num_heads=(1,))
     return DenseModel(inject(net, method, tasks=["sal"]), {"sal": 1}, width=8)

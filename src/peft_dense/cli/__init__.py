@@ -52,6 +52,6 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     add_params(commands)
     add_data(commands)
     chosen = next((word for word in given if not word.startswith("-")), "")
-    add_train(commands, chosen=chosen == "train")
+    add_train(commands, given, chosen=chosen == "train")
     add_evaluate(commands, chosen=chosen == "evaluate")
     return parser

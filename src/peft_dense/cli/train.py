@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,24 +34,27 @@ or 143 after Ctrl-C or SIGTERM, with the state kept."""
 
 
 def make_parser(
-    parser: argparse.ArgumentParser | None = None, **defaults: Any
+    argv: Sequence[str] = (), parser: argparse.ArgumentParser | None = None, **defaults: Any
 ) -> argparse.ArgumentParser:
     """Make a parser of all options of training.
 
     Args:
+        argv: What it is going to parse; a ``--config`` there gives defaults.
         parser: Takes the options; by default a new one.
         defaults: By option; by default those of `SHORT`.
 
     Raises:
+        CheckpointError: A ``--config`` isn't a run's.
         MissingPackageError: Training isn't installed.
     """
-    from peft_dense.training.options import HelpFormatter, add_options
+    from peft_dense.training.options import HelpFormatter, add_options, use_config
 
     parser = parser or argparse.ArgumentParser()
     parser.formatter_class, parser.usage = HelpFormatter, "%(prog)s [options]"
     parser.description = parser.description or _ABOUT
     parser.epilog = _MORE
     add_options(parser, **(defaults or SHORT))
+    use_config(parser, argv)
     return parser
 
 
@@ -71,12 +75,16 @@ def train(arguments: argparse.Namespace) -> list[Result]:
 
 
 def add_train(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], *, chosen: bool
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    argv: Sequence[str],
+    *,
+    chosen: bool,
 ) -> None:
     """Make the command known.
 
     Args:
         commands: Take it.
+        argv: What is going to be parsed.
         chosen: Whether it is the one to run; the others' packages aren't imported for nothing.
 
     Raises:
@@ -85,7 +93,7 @@ def add_train(
     about = "train methods on your own images, or on made scenes"
     parser = commands.add_parser("train", help=about)
     if chosen:
-        make_parser(parser).set_defaults(run=_run)
+        make_parser(argv, parser).set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> tuple[int, str]:

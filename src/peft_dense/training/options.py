@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ from typing import Any
 from peft_dense.errors import HyperparameterError
 from peft_dense.training.building import pairs
 from peft_dense.training.recipe import Recipe
+from peft_dense.training.run_folder import read_identity
 from peft_dense.training.setup import Setup
 
-__all__ = ["HelpFormatter", "add_options", "read_options"]
+__all__ = ["HelpFormatter", "add_options", "read_options", "use_config"]
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -44,7 +45,35 @@ def add_options(parser: argparse.ArgumentParser, **defaults: Any) -> None:
                 groups[name] = parser.add_argument_group(name)
             default = None if each.default is MISSING else each.default
             _add(groups[name], each.name, str(each.type), each.metadata, default)
+    about = "run.json of a run, or its folder: what isn't given here is as it was there"
+    groups["where"].add_argument("--config", type=Path, metavar="PATH", help=about)
     parser.set_defaults(loss_weights=(), **defaults)
+
+
+def use_config(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
+    """Where arguments name a ``--config``, take what that run was made of for the defaults.
+
+    Args:
+        parser: With `add_options`.
+        argv: What it is going to parse.
+
+    Raises:
+        CheckpointError: The file isn't a run's.
+    """
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder.add_argument("--config", type=Path)
+    path = finder.parse_known_args(list(argv))[0].config
+    if path is None:
+        return
+    identity = read_identity(path)
+    about, recipe = identity.get("about", {}), dict(identity.get("recipe", {}))
+    known = {each.name for each in fields(Setup)}
+    values = {name: value for name, value in about.items() if name in known}
+    values["hyper"] = [f"{k}={json.dumps(v)}" for k, v in about.get("hyper", {}).items()]
+    weights = recipe.pop("loss_weights", {})
+    recipe["loss_weights"] = [f"{task}={weight:g}" for task, weight in weights.items()]
+    recipe = {each.name: recipe[each.name] for each in fields(Recipe) if each.name in recipe}
+    parser.set_defaults(**values, **recipe)
 
 
 def _add(group: Any, name: str, kind: str, about: Mapping[str, Any], default: Any) -> None:

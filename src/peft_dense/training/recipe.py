@@ -121,6 +121,19 @@ class Recipe:
         """Count the steps on so many images; the rest of an epoch short of a batch is left out."""
         return self.steps or math.ceil((self.epochs or 0) * max(1, images // self.batch))
 
+    def check_parts(self, images: int, processes: int) -> None:
+        """See that each part of a batch holds an image of each process.
+
+        Raises:
+            HyperparameterError: A batch has fewer images than processes times parts.
+        """
+        smallest = min(self.batch, images) // processes
+        if smallest < self.accumulate:
+            raise HyperparameterError(
+                f"{smallest} images per process and step can't be computed in {self.accumulate} "
+                "parts; use a larger batch, or fewer parts or processes."
+            )
+
     def rate(self, step: int, steps: int) -> float:
         """Give the factor of the learning rate at ``step``, from 0: a rise, then a fall to 0.
 

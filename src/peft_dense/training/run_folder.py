@@ -55,12 +55,15 @@ def identify(recipe: Recipe, about: Mapping[str, Any]) -> Identity:
 
 
 def read_identity(folder: Path) -> Identity:
-    """Read what a run's folder says it is.
+    """Read what a run's folder says it is; the file in it, or a copy of that, will do.
 
     Raises:
         CheckpointError: It isn't one.
     """
-    return _read_json(folder, _IDENTITY, "give the folder of one run of a method")
+    hint = "give the folder of one run of a method"
+    if folder.is_file():
+        return _read_json(folder.parent, folder.name, hint)
+    return _read_json(folder, _IDENTITY, hint)
 
 
 def read_results(folder: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from peft_dense.data import inspect_labels
 from peft_dense.data.labels import Item
 from peft_dense.dense import DenseModel
-from peft_dense.errors import DataError, HyperparameterError, UnknownNameError
+from peft_dense.errors import DataError, UnknownNameError
 from peft_dense.tasks import Task
 from peft_dense.training.batches import load_batches
 from peft_dense.training.best import quality
@@ -129,12 +129,7 @@ class Trainer:
         sizes = {"images": [len(train), len(val)]}
         self.identity = identify(recipe, {**sizes, **(about or {})})
         self.batch = min(recipe.batch, len(train))
-        smallest = self.batch // self.accelerator.num_processes
-        if smallest < recipe.accumulate:
-            raise HyperparameterError(
-                f"{smallest} images a process and step can't be computed in "
-                f"{recipe.accumulate} parts; use a larger batch, or fewer parts or processes."
-            )
+        recipe.check_parts(len(train), self.accelerator.num_processes)
 
     # ------------------------------------------------------------------ the run
 

@@ -112,6 +112,10 @@ def test_any_data_set_with_tasks_can_be_inspected() -> None:
     assert inspect_labels(scenes) == []
     cached = Cached(scenes)
     assert inspect_labels(cached) == []
+    for data in (scenes, cached):  # whatever a transform leaves of the labels
+        data.transform = lambda item: {**item, "sal": 0 * item["sal"]}
+        assert data[0]["sal"].sum() == 0 and inspect_labels(data) == []
+        data.transform = None
     for item in cached.items:
         item["sal"].zero_()
     (finding,) = inspect_labels(cached)

@@ -79,15 +79,21 @@ class Cached(Dataset[Item]):
         return len(self.items) if self.source is None else len(self.source)
 
     def __getitem__(self, index: int) -> Item:
+        item = self._item(index, getattr(self.transform, "takes_bytes", False))
+        return self.transform(item) if self.transform else item
+
+    def labels(self, index: int) -> Item:
+        """Give an item as it was read, whatever the transform."""
+        return self._item(index)
+
+    def _item(self, index: int, as_bytes: bool = False) -> Item:
         if not -len(self) <= index < len(self):
             raise IndexError(f"item {index} of {len(self)}")
         index %= len(self)
         if index >= len(self.items):
             item: Item = self.source[index]
-        else:
-            as_bytes = getattr(self.transform, "takes_bytes", False)
-            item = {n: _unpack(n, v, as_bytes) for n, v in self.items[index].items()}
-        return self.transform(item) if self.transform else item
+            return item
+        return {n: _unpack(n, v, as_bytes) for n, v in self.items[index].items()}
 
     def _needs_source(self, budget: int) -> None:
         if self.source is None:

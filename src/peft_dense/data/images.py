@@ -107,8 +107,12 @@ def read_picture(
     return Picture(torch.from_numpy(channels_first), (whole[0], whole[1]), orientation)
 
 
-def read_head(path: Path, *, turn: bool = True) -> Picture:
+def read_head(path: Path, *, turn: bool) -> Picture:
     """Read size and orientation of an image file from its head; it has no pixels.
+
+    Args:
+        path: The file.
+        turn: Whether to give the size as its EXIF orientation shows it.
 
     Raises:
         DataError: If the file can't be read.

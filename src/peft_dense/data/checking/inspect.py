@@ -21,7 +21,8 @@ def inspect_labels(data: Any, limit: int = 200) -> list[Finding]:
     can't be used; the others may be meant so.
 
     Args:
-        data: A data set of `peft_dense.data`, or any with ``tasks`` whose items have labels.
+        data: A data set of `peft_dense.data`, or any with ``tasks`` whose items have labels (and
+            ``labels(index)``, where items are transformed).
         limit: How many items to look at.
 
     Returns:
@@ -58,7 +59,5 @@ def _tally(data: Any, name: str) -> Tally:
 
 def _labels(data: Any, index: int) -> tuple[Item, dict[str, Path]]:
     """Give labels, and their files where there are files."""
-    if hasattr(data, "labels"):
-        item: Item = data.labels(index)
-        return item, data.files(data.ids[index])
-    return data[index], {}
+    item: Item = data.labels(index) if hasattr(data, "labels") else data[index]
+    return item, data.files(data.ids[index]) if hasattr(data, "files") else {}

@@ -101,13 +101,18 @@ class Scenes(Dataset[Item]):
         return self.length
 
     def __getitem__(self, index: int) -> Item:
+        item = self.labels(index)
+        return self.transform(item) if self.transform else item
+
+    def labels(self, index: int) -> Item:
+        """Render an item, and leave the transform out."""
         if not -self.length <= index < self.length:
             raise IndexError(f"scene {index} of {self.length}")
         index %= self.length
         everything = _render(np.random.default_rng([self.seed, index]), *self.size)
         item = {name: everything[name] for name in ("image", *self.tasks)}
         item["meta"] = {"id": f"{self.seed}-{index}", "size": self.size}
-        return self.transform(item) if self.transform else item
+        return item
 
 
 def _render(rng: np.random.Generator, height: int, width: int) -> Item:

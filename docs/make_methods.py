@@ -13,7 +13,7 @@ import torch
 from peft_dense import papers
 from peft_dense.backbones import BackboneInfo, examine
 from peft_dense.dense import DenseModel
-from peft_dense.inject import PASCAL_CONTEXT, inject
+from peft_dense.injection import PASCAL_CONTEXT, inject
 from peft_dense.methods import Method, method, methods
 from peft_dense.tasks import task
 
@@ -38,6 +38,12 @@ EQUATIONS = {
     "adapter": "y = mlp(x) + up_t(relu(down_t(norm_t(x))))   down (d, n), up (n, d)",
     "shared_adapter": "y = mlp(x) + up(relu(down(norm(x))))   down (d, n), up (n, d)",
     "adaptformer": "y = mlp(x) + 0.1 up(relu(down(x)))   down (d, width), up (width, d)",
+    "convpass": "y = mlp(x) + scale up(act(conv(act(down(x)))))   down (d, h), up (h, d), conv 3x3",
+    "mona": """\
+u = a * norm(x) + b * x                       x = mlp(...), before the sum; a and b (d,) train
+v = down(u)                                   down (d, n)
+v = v + (dw3(v) + dw5(v) + dw7(v)) / 3        depthwise filters of three sizes
+y = x + up(gelu(v + mix(v)))                  mix 1x1 (n, n), up (n, d)""",
     "low_rank_adapter": "adapter with W = P_t Q_t   down and up each, r = floor(n / 4)",
     "phm": "adapter with W = sum_i A_ti (x) B_tli   A_ti (s, s), the same in all layers l",
     "compacter": "phm with B_tli = p_tli q_tli'   rank one",

@@ -10,9 +10,9 @@ import sys
 import pytest
 
 import zoo
-from peft_dense import papers
+from peft_dense import inject, papers
 from peft_dense.adapted import AdaptedBackbone
-from peft_dense.backbones import examine
+from peft_dense.backbones import describe, examine
 from peft_dense.cli import main
 from peft_dense.counting import Counter, build
 from peft_dense.errors import PeftDenseError
@@ -190,6 +190,53 @@ def test_methods_are_listed_one_a_line(capsys):
         assert how.paper in line
 
 
+# ---------------------------------------------------------------------- explain
+
+
+def explain(*argv: str) -> tuple[str, ...]:
+    return ("explain", SWIN, "--backbone-args", SMALL, *argv)
+
+
+@pytest.mark.parametrize("name", ["lora", "vmt_lite", "polyhistor_lite"])
+def test_explain_prints_what_inject_explains(capsys, name):
+    out = run(capsys, *explain("--method", name, "--tasks", "semseg,depth"))
+    inject(build(SWIN, json.loads(SMALL)), name, tasks=TASKS, explain=True)
+    assert out.split() == capsys.readouterr().out.split()
+    assert f"{name} puts on each of" in out and "trainable parameters" in out
+
+
+def test_explain_without_a_method_tells_of_the_backbone(capsys):
+    out = run(capsys, *explain())
+    assert out.strip() == describe(examine(build(SWIN, json.loads(SMALL)))).strip()
+    assert "layers.1.blocks.0.mlp" in out
+
+
+def test_explain_follows_hyperparameters_and_tasks(capsys):
+    out = run(capsys, *explain("--method", "lora", "--set", "rank=2", "--tasks", "a"))
+    assert "lora puts on each of 1 path:" in out
+    assert f"{2 * (16 + 48):,}" in out  # rank (in + out) of the first stage's qkv
+
+
+def test_explain_tells_of_the_backbone_before_a_method_fails(capsys):
+    assert main(explain("--method", "mona", "--set", "sites=attn")) == 2
+    captured = capsys.readouterr()
+    assert "layers.0.blocks.0.attn" in captured.out
+    assert captured.err.startswith("error: mona convolves over maps")
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (explain("--method", "vmt_light"), "did you mean 'vmt_lite'"),
+        (explain("--method", "lora", "--set", "rnak=2"), "did you mean 'rank'"),
+        (explain("--set", "rank=2"), "name one with --method"),
+        (("explain", "swin_tiny"), "unknown model 'swin_tiny'"),
+    ],
+)
+def test_explain_fails_in_one_line(capsys, argv, message):
+    assert message in fails(capsys, *argv)
+
+
 # ---------------------------------------------------------------------- papers
 
 OFF = {
@@ -254,7 +301,7 @@ def test_every_method_of_the_papers_is_here():
         (("params", "pvt_v2_b0", "--method", "vmt_light"), "did you mean 'vmt_lite'"),
         (params("--method", "vmt", "--set", "ratoi=2"), "'ratoi'; did you mean 'ratio'"),
         (params("--set", "ratoi=2"), "'ratoi'; did you mean 'ratio'"),
-        (params("--method", "vmt", "--set", "ratio=5"), "ratio=5 doesn't divide"),
+        (params("--method", "vmt", "--set", "ratio=5"), "ratio is 5, but must divide"),
         (params("--channels", "edge=1"), "unknown task with --channels 'edge'"),
         (("params", "pvt_v2_b0", "--tasks", "weather"), "--channels NAME=N"),
         (params("--head", "segfromer"), "did you mean 'segformer'"),
@@ -271,6 +318,7 @@ def test_an_error_is_one_line(capsys, argv, message):
         (("params", "x", "--channels", "semseg"), "expected e.g. semseg=21"),
         (("params", "x", "--tasks", "a,a"), "each once"),
         (("params", "x", "--backbone-args", "[1]"), "expected JSON"),
+        (("explain",), "MODEL"),
         ((), "COMMAND"),
     ],
 )

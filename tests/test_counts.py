@@ -15,7 +15,7 @@ from torch import nn
 from peft_dense import AdaptedBackbone, DenseModel, methods
 from peft_dense.backbones import examine
 from peft_dense.errors import HyperparameterError
-from peft_dense.inject import PASCAL_CONTEXT
+from peft_dense.injection import PASCAL_CONTEXT
 from peft_dense.methods import method as make_method
 
 OUTPUTS = {"semseg": 21, "human_parts": 7, "sal": 1, "normals": 3}
@@ -237,7 +237,7 @@ def test_a_ratio_fits_where_it_divides_every_width(backbone, ratio, name):
     if info.channels[0] % ratio == 0:
         assert adapt(model, info, name, ["a"], ratio=ratio).ledger().encoder > 0
     else:
-        with pytest.raises(HyperparameterError, match=f"ratio={ratio}"):
+        with pytest.raises(HyperparameterError, match=f"ratio is {ratio}, but must divide"):
             adapt(model, info, name, ["a"], ratio=ratio)
 
 

@@ -10,9 +10,10 @@ import torch
 from timm.models.swin_transformer import SwinTransformer
 from torch import nn
 
-from peft_dense import DenseModel, checkpoint, inject
+from peft_dense import DenseModel, inject
 from peft_dense.errors import CheckpointError, HyperparameterError, UnknownNameError
 from peft_dense.heads import HRNetHead, SegFormerHead, heads
+from peft_dense.keeping.files import CONFIG
 from zoo import perturb
 
 OUTPUTS = {"semseg": 5, "a.b": 3, "keys": 1}
@@ -101,7 +102,7 @@ def test_named_heads_come_back_by_themselves(tmp_path, head):
 def test_a_callable_is_passed_again_on_load(tmp_path, given):
     model = dense(MIXED)
     folder = model.save(tmp_path)
-    names = json.loads((folder / checkpoint.CONFIG).read_text())["heads"]["names"]
+    names = json.loads((folder / CONFIG).read_text())["heads"]["names"]
     assert names == MIXED | {"a.b": None}
     again = DenseModel.load(folder, swin(), head=given).eval()
     assert all(torch.equal(p, again(x())[task]) for task, p in model(x()).items())

@@ -16,10 +16,10 @@ ROOT = Path(peft_dense.__file__).parent
 # circle; the packages of a floor may not.
 FLOORS = {
     0: {"_version", "errors", "layout", "ledger", "papers"},
-    1: {"nn", "checkpoint"},
+    1: {"keeping", "nn"},
     2: {"backbones"},
-    3: {"methods", "heads", "tasks", "fit", "naming"},
-    4: {"adapted", "counting", "dense", "inject"},
+    3: {"methods", "heads", "tasks", "ownership"},
+    4: {"adapted", "counting", "dense", "explaining", "folders", "injection", "surgery"},
     5: {"conflict", "data"},
     6: {"training"},
     7: {"cli"},
@@ -39,8 +39,17 @@ def part_of(dotted: str) -> str:
 
 
 def imports(file: Path) -> Iterator[str]:
-    """Every part of the package that a file imports, also inside functions."""
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    """Every part of the package that a file imports, also inside functions; not for types only."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    types_only = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if id(node) in types_only:
+            continue
         if isinstance(node, ast.Import):
             dotted = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):

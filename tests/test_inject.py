@@ -214,42 +214,50 @@ def test_an_added_task_is_a_non_empty_string(name, task):
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
-        ("vmt", {"ratio": 5}, "ratio=5 doesn't divide the width 12 .*allows 1, 2, 3, 4, 6, 12"),
-        ("adapter", {"ratio": 7}, "ratio=7 doesn't divide the width 12 .*allows 1, 2, 3, 4, 6, 12"),
-        ("adapter", {"ratio": 0}, "ratio=0"),
-        ("adapter", {"ratio": -2}, "ratio=-2"),
-        ("adapter", {"ratio": 2.0}, r"ratio=2\.0"),
-        ("adapter", {"ratio": "2"}, "ratio='2'"),
-        ("adapter", {"ratio": True}, "ratio=True"),
-        ("polyhistor", {"ratio": 16}, "ratio=16 doesn't divide the width 12"),
-        ("polyhistor_lite", {"ratio": 5}, "ratio=5 .*template width 12 .*allows 1, 2, 3, 4, 6, 12"),
-        ("polyhistor_lite", {"ratio": 2.0}, r"ratio=2\.0"),
-        ("polyhistor_lite", {"ratio": "2"}, "ratio='2'"),
+        ("vmt", {"ratio": 5}, "ratio is 5, but must divide .*12.*pass one of 1, 2, 3, 4, 6, 12"),
+        (
+            "adapter",
+            {"ratio": 7},
+            "ratio is 7, but must divide .*12.*pass one of 1, 2, 3, 4, 6, 12",
+        ),
+        ("adapter", {"ratio": 0}, "ratio is 0"),
+        ("adapter", {"ratio": -2}, "ratio is -2"),
+        ("adapter", {"ratio": 2.0}, r"ratio is 2\.0"),
+        ("adapter", {"ratio": "2"}, "ratio is '2'"),
+        ("adapter", {"ratio": True}, "ratio is True"),
+        ("polyhistor", {"ratio": 16}, "ratio is 16, but must divide .*12"),
+        (
+            "polyhistor_lite",
+            {"ratio": 5},
+            "ratio is 5, but must divide .*template.*12.*pass one of 1, 2, 3, 4, 6, 12",
+        ),
+        ("polyhistor_lite", {"ratio": 2.0}, r"ratio is 2\.0"),
+        ("polyhistor_lite", {"ratio": "2"}, "ratio is '2'"),
         ("vmt_lite", {"ratio": 2, "m": 4}, "m=4 .*allow 1, 2, 3, 6"),
         ("vmt_lite", {"m": 0}, "m=0 .*allow 1, 3"),
         ("vmt_lite", {"m": 1.5}, r"m=1\.5 .*allow 1, 3"),
         ("vmt_lite", {"m": "3"}, "m='3' .*allow 1, 3"),
-        ("vmt", {"gate": 1.5}, r"gate=1\.5 must lie between 0 and 1"),
-        ("vmt", {"gate": "half"}, "gate='half'"),
-        ("vmt", {"norm": "out"}, "norm='out' is unknown; choose one of 'in', None"),
-        ("vmt", {"collect": "mean"}, "collect='mean' is unknown; choose one of 'sum', 'last'"),
-        ("adapter", {"norm": "pre"}, "norm='pre' is unknown; choose one of 'in', 'out', None"),
+        ("vmt", {"gate": 1.5}, r"gate is 1\.5; pass a number from 0 to 1"),
+        ("vmt", {"gate": "half"}, "gate is 'half'"),
+        ("vmt", {"norm": "out"}, "norm is 'out'; pass one of 'in', None"),
+        ("vmt", {"collect": "mean"}, "collect is 'mean'; pass one of 'sum', 'last'"),
+        ("adapter", {"norm": "pre"}, "norm is 'pre'; pass one of 'in', 'out', None"),
         (
             "adapter",
             {"sites": "conv"},
-            "sites='conv' is unknown; choose one of 'mlp', 'attn', 'both'",
+            "sites is 'conv'; pass one of 'mlp', 'attn', 'both'",
         ),
-        ("lora", {"rank": 0}, "rank=0"),
+        ("lora", {"rank": 0}, "rank is 0"),
         ("lora", {"rank": 13}, "rank is 13; pass a whole number from 1 to 12"),
-        ("lora", {"rank": 1.5}, r"rank=1\.5"),
+        ("lora", {"rank": 1.5}, r"rank is 1\.5"),
         ("lora", {"targets": ()}, "targets is empty"),
-        ("lora", {"targets": ("qvk",)}, "targets='qvk' is unknown; choose one of 'qkv'"),
-        ("lora", {"targets": "kqv"}, "targets='kqv' is unknown; choose one of 'qkv'"),
+        ("lora", {"targets": ("qvk",)}, "targets is 'qvk'; pass one of 'qkv'"),
+        ("lora", {"targets": "kqv"}, "targets is 'kqv'; pass one of 'qkv'"),
         ("polyhistor", {"ratio": 3, "rank": 0}, "rank is 0"),
-        ("polyhistor", {"ratio": 3, "k": 0}, "k=0"),
+        ("polyhistor", {"ratio": 3, "k": 0}, "k is 0"),
         ("polyhistor_lite", {"rank": 0}, "rank is 0"),
-        ("polyhistor_lite", {"k": -1}, "k=-1"),
-        ("polyhistor_lite", {"k": 1.5}, r"k=1\.5"),
+        ("polyhistor_lite", {"k": -1}, "k is -1"),
+        ("polyhistor_lite", {"k": 1.5}, r"k is 1\.5"),
     ],
 )
 def test_a_hyperparameter_that_does_not_fit(name, options, words):
@@ -283,11 +291,13 @@ def test_a_path_of_an_adapted_backbone(name):
     refuses(UnsupportedModelError, r"peft_dense.inject.*eject\(\)", path, "shared_adapter")
 
 
-def test_a_backbone_with_an_adapter_of_its_own():
-    """Its submodule isn't silently replaced by ours."""
+def test_a_backbone_with_adapters_of_its_own():
+    """Its submodules aren't silently replaced by ours."""
     model = tiny()
     model.layers[0].blocks[0].mlp.adapter = nn.Linear(12, 12)
-    refuses(UnsupportedModelError, "adapter", model, "shared_adapter")
+    assert inject(model, "shared_adapter", tasks=["a"], ratio=3)(image(size=32))
+    model.adapters = nn.ModuleList([nn.Linear(12, 12)])
+    refuses(UnsupportedModelError, "'adapters' already.*rename", model, "shared_adapter")
 
 
 def test_data_parallel():
@@ -339,7 +349,7 @@ def test_not_a_module(model):
 def test_no_site_lists_what_was_found():
     refuses(
         NoSiteError,
-        "HomeMadePyramid has no module named 'mlp' .*blocks have .*channel_mix.*mixer.*Family",
+        "no 'mlp' site in HomeMadePyramid.*blocks hold .*channel_mix.*mixer.*Family",
         HomeMadePyramid(),
     )
     flat = Family(mlp=("channel_mix",))
@@ -359,7 +369,7 @@ def test_a_model_that_does_not_run():
         def forward(self, x):
             return [self.classify(x)]
 
-    refuses(UnsupportedModelError, "Broken failed on an image of 224x224: .*Family", Broken())
+    refuses(UnsupportedModelError, "Broken failed on an image of 224x224 .*Family", Broken())
 
 
 def test_a_model_that_can_not_be_copied():
@@ -458,7 +468,7 @@ def test_lora_on_convolutions_by_family():
 
 
 def test_a_registered_family_is_found_and_the_latest_wins(monkeypatch):
-    monkeypatch.setattr(families, "_FAMILIES", list(families._FAMILIES))
+    monkeypatch.setattr(families.base, "_FAMILIES", list(families.base._FAMILIES))
     register_family(HomeMade, Family(mlp=("nothing",)))
     refuses(UnsupportedModelError, "no forward_intermediates", HomeMade())
     register_family(HomeMade, HOME_MADE)

@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 import os
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from peft_dense import checkpoint
-from peft_dense.backbones import BackboneInfo, Family, examine, freeze, share, stage_outputs
-from peft_dense.errors import (
-    CheckpointError,
-    HyperparameterError,
-    UnknownNameError,
-    UnsupportedModelError,
-)
-from peft_dense.fit import check_fit, checksum
+from peft_dense import folders, ownership, surgery
+from peft_dense.backbones import BackboneInfo, Family, Recording, WholeImage
+from peft_dense.backbones.clone import deepcopy_parts, freeze, share, template
+from peft_dense.backbones.record import watch
+from peft_dense.errors import UnknownNameError, UnsupportedModelError
+from peft_dense.keeping.digest import changed, fingerprint
+from peft_dense.keeping.fit import specs
 from peft_dense.ledger import Ledger
 from peft_dense.methods.base import Method
-from peft_dense.methods.base import method as find_method
-from peft_dense.naming import drop_duplicates, frozen_keys, restore_duplicates
 from peft_dense.nn import TaskDict
+from peft_dense.ownership import Slot
 
 __all__ = ["AdaptedBackbone"]
 
-_SHARED_PATH = "shared"
+SHARED_PATH = "shared"
+"""Name of the path that all tasks share."""
 
 
 class AdaptedBackbone(nn.Module):
@@ -39,7 +34,7 @@ class AdaptedBackbone(nn.Module):
 
     Made by :func:`peft_dense.inject`. A *path* is a clone of the backbone that shares every frozen
     tensor; tasks that share a path cost one pass together. There is no current task: which tasks
-    run is an argument of the call.
+    run is an argument of the call, and a call leaves nothing behind.
 
     Args:
         model: The original backbone; it is kept, never touched, and handed back by :meth:`eject`.
@@ -53,12 +48,11 @@ class AdaptedBackbone(nn.Module):
         info: What is known of the backbone: stages, sites, sizes.
         channels: Widths of the stages, finest first.
         reductions: Strides of the stages, finest first.
-        backbone: The frozen backbone that all paths share.
-        paths: The paths by name: one named ``shared``, or one a task.
+        paths: The paths by name: one named ``shared``, or one per task.
         shared: What the paths refer to and none owns (a hypernetwork), or None.
 
     Shape:
-        ``(B, 3, H, W) ->`` per task a list of ``(B, C_i, H / r_i, W / r_i)``, finest first
+        ``(B, C, H, W) ->`` per task a list of ``(B, C_i, H / r_i, W / r_i)``, finest first
     """
 
     tasks: tuple[str, ...]
@@ -69,64 +63,83 @@ class AdaptedBackbone(nn.Module):
     paths: nn.ModuleDict
     shared: nn.Module | None
 
+    if TYPE_CHECKING:
+
+        def __call__(
+            self, x: Tensor, tasks: Sequence[str] | None = None
+        ) -> dict[str, list[Tensor]]:
+            """Run :meth:`forward`; declared for type checkers."""
+
+    @torch.inference_mode(False)
+    @torch.enable_grad()
     def __init__(
         self, model: nn.Module, method: Method, tasks: Sequence[str], info: BackboneInfo
     ) -> None:
         super().__init__()
-        self._original = _Original(model)
         self.method, self.info, self.tasks = method, info, tuple(tasks)
         self.channels, self.reductions = info.channels, info.reductions
         self.merged = False
-        self.backbone = freeze(model)
+        frozen = freeze(model)
         for name in info.unused:
-            self.backbone.set_submodule(name, nn.Identity())
+            frozen.set_submodule(name, nn.Identity())
         if info.family.flexible is not None:
-            info.family.flexible(self.backbone)
+            info.family.flexible(frozen)
+        self._origin = _OutOfSight(model, template(frozen, info.updating))
+        tensors = {**dict(frozen.named_parameters()), **dict(frozen.named_buffers())}
         self.shared = method.shared(info, self.tasks)
-        self.paths = TaskDict()
-        for name, served in self._routes().items():
-            self.paths[name] = self._new_path(served)
-        self._follow_backbone()
-        self.register_state_dict_post_hook(drop_duplicates)  # type: ignore[no-untyped-call]
-        self.register_load_state_dict_pre_hook(restore_duplicates)  # type: ignore[no-untyped-call]
+        self.paths = nn.ModuleDict() if method.one_path else TaskDict()
+        for name, served in self.routes.items():
+            self.paths[name] = self.new_path(served, tensors)
+        like = next((p for p in tensors.values() if p.is_floating_point()), torch.empty(0))
+        ownership.settle(self, like)
+        self._seal, self._frozen_changed, self.replaced = "", False, False
+        self._reseal()
+        self.register_state_dict_post_hook(ownership.drop_copies)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(_after_loading)  # type: ignore[no-untyped-call]
         self.train(model.training)
 
     # ------------------------------------------------------------------ forward
 
     def forward(self, x: Tensor, tasks: Sequence[str] | None = None) -> dict[str, list[Tensor]]:
-        """Compute stage features for ``tasks`` (all if None), one pass a path.
+        """Compute stage features for ``tasks`` (all if None), one pass per path.
 
         Raises:
             UnknownNameError: A task that isn't there.
-            ShapeError: ``x`` isn't a batch of images with three channels.
+            ShapeError: ``x`` isn't a batch of images with the backbone's number of channels.
             ImageSizeError: The stages can't divide the image.
         """
-        wanted = self._wanted(tasks)
+        wanted = self.check_tasks(tasks)
         self.info.check_images(x)
         made: dict[str, list[Tensor]] = {}
-        for name, served in self._routes().items():
+        for name, served in self.routes.items():
             here = [task for task in served if task in wanted]
             if here:
-                path = self.paths[name]
-                outputs = self._stage_outputs(path, x)
-                made |= self.method.task_features(path, self.info, outputs, here, x)
+                made |= self._pass(self.paths[name], x, here)
         return {task: made[task] for task in wanted}
+
+    def _pass(self, path: nn.Module, x: Tensor, tasks: Sequence[str]) -> dict[str, list[Tensor]]:
+        with Recording() as record, WholeImage(path, x):
+            outputs = self.info.stage_outputs(path, x)
+        return self.method.task_features(path, self.info, outputs, record, tasks, x)
+
+    @property
+    def routes(self) -> dict[str, tuple[str, ...]]:
+        """Which tasks each path serves, by the path's name."""
+        if self.method.one_path:
+            return {SHARED_PATH: self.tasks}
+        return {task: (task,) for task in self.tasks}
 
     @property
     def task_groups(self) -> tuple[tuple[str, ...], ...]:
-        """Tasks that share a path; a backward a group needs the memory of one path."""
-        return tuple(self._routes().values())
+        """Tasks that share a path; a backward per group needs the memory of one path."""
+        return tuple(self.routes.values())
 
-    def _stage_outputs(self, path: nn.Module, x: Tensor) -> list[Tensor]:
-        info = self.info
-        if info.family.features is not None:
-            outputs = list(info.family.features(path, x))
-            return [outputs[index] for index in info.indices]
-        tapped = stage_outputs(path, x, info.indices)
-        assert tapped is not None, "the probe reached them"
-        return tapped
+    def check_tasks(self, tasks: Sequence[str] | None) -> tuple[str, ...]:
+        """Give the tasks that are asked for: all if None.
 
-    def _wanted(self, tasks: Sequence[str] | None) -> tuple[str, ...]:
+        Raises:
+            UnknownNameError: A task that isn't there.
+        """
         if tasks is None:
             return self.tasks
         wanted = (tasks,) if isinstance(tasks, str) else tuple(tasks)
@@ -135,24 +148,25 @@ class AdaptedBackbone(nn.Module):
                 raise UnknownNameError.of("task", task, self.tasks)
         return wanted
 
+    def new_path(self, served: Sequence[str], tensors: Mapping[str, Tensor]) -> nn.Module:
+        """Make a path around the frozen ``tensors`` and put the method on it."""
+        path = share(self.pattern, tensors)
+        self.method.adapt(path, self.info, served, self.shared)
+        for tap in self.method.taps(self.info):
+            watch(path, tap)
+        return path
+
     # ------------------------------------------------------------------ what is ours
 
     def adapter_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield name and parameter of everything this library added or unfroze, each once."""
-        for name, parameter in self._ours():
-            yield self._short(name), parameter
+        for slot in self._ours():
+            if isinstance(slot.tensor, nn.Parameter):
+                yield self._short(slot.name), slot.tensor
 
     def adapter_state_dict(self) -> dict[str, Tensor]:
         """Return what this library added or unfroze, buffers included, each tensor once."""
-        frozen = frozen_keys(self.backbone, self.paths)
-        state: dict[str, Tensor] = {}
-        seen: set[int] = set()
-        for name, tensor in self.state_dict(keep_vars=True).items():
-            ours = not name.startswith("backbone.") and name not in frozen
-            if ours and id(tensor) not in seen:  # a tied parameter has several names
-                seen.add(id(tensor))
-                state[self._short(name)] = tensor.detach()
-        return state
+        return {self._short(s.name): s.tensor.detach() for s in self._ours() if s.persistent}
 
     def load_adapter_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Load what :meth:`adapter_state_dict` returned; nothing changes where it doesn't fit.
@@ -161,23 +175,7 @@ class AdaptedBackbone(nn.Module):
             CheckpointError: Names or shapes differ; the first few are listed.
         """
         own = self.adapter_state_dict()
-        missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-        shapes = [
-            f"{name} is {tuple(state[name].shape)}, expected {tuple(own[name].shape)}"
-            for name in sorted(own.keys() & state.keys())
-            if state[name].shape != own[name].shape
-        ]
-        if missing or extra or shapes:
-            problems = [
-                f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-                for what, names in (("missing", missing), ("unknown", extra), ("misshapen", shapes))
-                if names
-            ]
-            raise CheckpointError(
-                f"these adapters don't fit {self.method.name} on {self.info.model} with tasks "
-                f"{', '.join(self.tasks)}: {'; '.join(problems)}. Inject the method they were "
-                "trained with, with the same hyper-parameters and tasks."
-            )
+        folders.check_adapters(self, specs(state))
         with torch.no_grad():
             for name, tensor in own.items():
                 tensor.copy_(state[name])
@@ -192,32 +190,53 @@ class AdaptedBackbone(nn.Module):
             "per_task": [],
             "unfrozen_backbone": [],
         }
-        names = {name for name, _ in self.backbone.named_parameters(remove_duplicate=False)}
-        owners = self._task_owners()
-        for name, parameter in self._ours():
-            if not parameter.requires_grad:
-                continue
-            if name.startswith("paths.") and name.split(".", 2)[2] in names:
-                kinds["unfrozen_backbone"].append(parameter)
-            else:
-                kinds["per_task" if id(parameter) in owners else "shared"].append(parameter)
+        for slot in self._ours():
+            if isinstance(slot.tensor, nn.Parameter) and slot.tensor.requires_grad:
+                kinds[slot.kind].append(slot.tensor)
         return kinds
 
     def ledger(self) -> Ledger:
         """Count the trainable parameters by what they serve."""
+        kinds = {"shared": 0, "per_task": 0, "unfrozen_backbone": 0}
         tasks = dict.fromkeys(self.tasks, 0)
-        owners = self._task_owners()
-        for _, parameter in self._ours():
-            if id(parameter) in owners and parameter.requires_grad:
-                tasks[owners[id(parameter)]] += parameter.numel()
-        kinds = self.parameters_by_kind()
+        for slot in self._ours():
+            if isinstance(slot.tensor, nn.Parameter) and slot.tensor.requires_grad:
+                kinds[slot.kind] += slot.tensor.numel()
+                if slot.task is not None:
+                    tasks[slot.task] += slot.tensor.numel()
         return Ledger(
             method=self.method.name,
-            **{kind: sum(p.numel() for p in members) for kind, members in kinds.items()},
+            **kinds,
             backbone=self.info.size,
             tasks=tasks,
             passes=self.method.passes(len(self.tasks)),
         )
+
+    def _ours(self) -> Iterator[Slot]:
+        """Yield what isn't the frozen backbone's, each tensor once."""
+        seen: set[int] = set()
+        for slot in ownership.slots(self):
+            if not slot.frozen and id(slot.tensor) not in seen:
+                seen.add(id(slot.tensor))
+                yield slot
+
+    def _short(self, name: str) -> str:
+        """Drop the path's name where all tasks share it."""
+        return name.removeprefix(f"paths.{SHARED_PATH}.") if self.method.one_path else name
+
+    @property
+    def pattern(self) -> nn.Module:
+        """The backbone's modules on the ``meta`` device, of which paths are made."""
+        return self._origin.pattern
+
+    def backbone_tensors(self) -> dict[str, Tensor]:
+        """Give the parameters and buffers of the backbone that this stands on, by their names.
+
+        Those that the paths share, and for what every path has a copy of its own, the original's.
+        """
+        original = self._origin.model
+        named = {**dict(original.named_parameters()), **dict(original.named_buffers())}
+        return {**named, **ownership.frozen_tensors(self)}
 
     # ------------------------------------------------------------------ keep and read
 
@@ -225,9 +244,11 @@ class AdaptedBackbone(nn.Module):
         """Write the adapters (safetensors) and what they belong to (JSON) into ``folder``.
 
         Raises:
-            UnsupportedModelError: This is a merged copy.
+            UnsupportedModelError: This is a merged copy, or the frozen weights changed since
+                inject.
+            CheckpointError: The disk refuses; what was there stays.
         """
-        return checkpoint.write(folder, self.adapter_state_dict(), self.config())
+        return folders.save_encoder(self, folder)
 
     @classmethod
     def load(
@@ -236,7 +257,7 @@ class AdaptedBackbone(nn.Module):
         backbone: nn.Module,
         *,
         family: Family | None = None,
-    ) -> AdaptedBackbone:
+    ) -> Self:
         """Put saved adapters on ``backbone``.
 
         Args:
@@ -248,57 +269,26 @@ class AdaptedBackbone(nn.Module):
             CheckpointError: The folder isn't whole, or the backbone doesn't fit; the reason is
                 named.
         """
-        state, config = checkpoint.read(folder)
-        if "heads" in config:
-            raise CheckpointError(f"{folder} holds heads too; read it with DenseModel.load.")
-        adapted = cls.from_config(config, backbone, family=family)
-        adapted.load_adapter_state_dict(state)
-        return adapted
+        return folders.load_encoder(cls, folder, backbone, family)
 
     def config(self) -> dict[str, Any]:
         """Describe method, tasks and backbone such that JSON can hold it."""
-        self._check_not_merged("saved as adapters")
-        return {
-            "method": self.method.name,
-            "hyperparameters": dataclasses.asdict(self.method),
-            "tasks": list(self.tasks),
-            "backbone": {
-                "class": self.info.model,
-                "parameters": {name: list(s) for name, s in self.info.parameters.items()},
-                "weights": checksum(self.backbone, self.info),
-            },
-        }
+        return folders.describe_encoder(self)
 
     @classmethod
     def from_config(
         cls, config: Mapping[str, Any], backbone: nn.Module, *, family: Family | None = None
-    ) -> AdaptedBackbone:
+    ) -> Self:
         """Build what :meth:`config` describes on ``backbone``, with fresh adapters.
 
         Raises:
             CheckpointError: The backbone has other parameters than those described.
         """
-        missing = {"method", "hyperparameters", "tasks", "backbone"} - config.keys()
-        if missing:
-            raise CheckpointError(
-                f"the saved configuration lacks {', '.join(sorted(missing))}; save the adapters "
-                "again."
-            )
-        info = examine(backbone, family, stacklevel=4)
-        check_fit(config["backbone"]["parameters"], config["backbone"]["class"], info)
-        how = find_method(config["method"], **config["hyperparameters"])
-        adapted = cls(backbone, how.resolve(info), config["tasks"], info)
-        if config["backbone"]["weights"] != checksum(adapted.backbone, info):
-            warnings.warn(
-                f"the adapters were trained on other weights of {info.model} than these; load the "
-                "same pretrained weights into the backbone first.",
-                stacklevel=3,
-            )
-        return adapted
+        return folders.encoder_from_config(cls, config, backbone, family)
 
     def eject(self) -> nn.Module:
         """Return the original model, bit for bit as it was given; deep copies return it too."""
-        return self._original.model
+        return self._origin.model
 
     # ------------------------------------------------------------------ tasks come and go
 
@@ -306,20 +296,11 @@ class AdaptedBackbone(nn.Module):
         """Add a task in place; the others' outputs don't move by one bit.
 
         Raises:
-            HyperparameterError: The task is there already.
+            HyperparameterError: The task is there already, or its name isn't a non-empty string.
+            UnsupportedModelError: This is a merged copy, or the new task would start from
+                backbone weights that are no longer there.
         """
-        if name in self.tasks:
-            raise HyperparameterError(f"task {name!r} is there already; name each task once.")
-        self._check_not_merged("given tasks")
-        for module in list(self.modules()):
-            tasks = getattr(module, "tasks", None)
-            if isinstance(tasks, TaskDict) and len(tasks):
-                module.add_task(name)  # type: ignore[operator]
-        if not self.method.one_path:
-            self.paths[name] = self._new_path((name,))
-        self.tasks = (*self.tasks, name)
-        self._follow_backbone()
-        self.train(self.training)
+        surgery.add_task(self, name)
 
     def remove_task(self, name: str) -> None:
         """Remove a task and all that served it alone; the others don't move by one bit.
@@ -328,18 +309,7 @@ class AdaptedBackbone(nn.Module):
             UnknownNameError: No such task.
             HyperparameterError: It is the last one.
         """
-        self._wanted([name])
-        if len(self.tasks) == 1:
-            raise HyperparameterError(
-                f"{name!r} is the last task; use eject() to get the backbone."
-            )
-        for module in list(self.modules()):
-            tasks = getattr(module, "tasks", None)
-            if isinstance(tasks, TaskDict) and name in tasks:
-                del tasks[name]
-        if not self.method.one_path:
-            del self.paths[name]
-        self.tasks = tuple(task for task in self.tasks if task != name)
+        surgery.remove_task(self, name)
 
     def extract_task(self, name: str) -> AdaptedBackbone:
         """Return a copy that serves one task only; it shares the frozen backbone with this one.
@@ -347,12 +317,7 @@ class AdaptedBackbone(nn.Module):
         Raises:
             UnknownNameError: No such task.
         """
-        self._wanted([name])
-        alone = self._copy()
-        for task in self.tasks:
-            if task != name:
-                alone.remove_task(task)
-        return alone
+        return surgery.extract_task(self, name)
 
     def merge(self) -> AdaptedBackbone:
         """Return a copy whose adapters are folded into plain modules, for inference.
@@ -363,26 +328,24 @@ class AdaptedBackbone(nn.Module):
         Raises:
             UnsupportedModelError: The method can't be folded; the message says why.
         """
-        self._check_not_merged("merged again")
-        merged = self._copy()
-        for path in merged.paths.values():
-            self.method.merge(path, self.info)
-        merged.shared, merged.merged = None, True
-        for _, parameter in merged._ours():
-            parameter.requires_grad_(False)
-        return merged
+        return surgery.merge(self)
+
+    def check_not_merged(self, what: str) -> None:
+        """Raise if this is a merged copy, which can't be ``what``."""
+        if self.merged:
+            raise UnsupportedModelError(
+                f"a merged copy can't be {what}; use the one it was merged from."
+            )
 
     # ------------------------------------------------------------------ modes
 
     def train(self, mode: bool = True) -> Self:
-        """Switch drop path and dropout; frozen batch normalisation stays in eval."""
+        """Switch drop path and dropout; what would write into frozen buffers stays in eval.
+
+        Frozen batch normalisation, that is, and whatever else updates a buffer in train mode.
+        """
         super().train(mode)
-        frozen = {id(parameter) for parameter in self.backbone.parameters()}
-        for module in self.modules():
-            if isinstance(module, nn.modules.batchnorm._NormBase):
-                parameters = list(module.parameters())
-                if all(id(parameter) in frozen for parameter in parameters):
-                    module.training = False
+        ownership.freeze_statistics(self)
         return self
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
@@ -400,6 +363,34 @@ class AdaptedBackbone(nn.Module):
                 )
             switch(enable)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move, cast or materialise all tensors (``to``, ``half``, ``to_empty``), once each."""
+        self._frozen_changed = self.frozen_changed()
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        ownership.retie(self)
+        self._reseal()
+        return self
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        """Before the paths load: give each the frozen tensors that the state dict names once."""
+        self._frozen_changed = self.frozen_changed()
+        self.replaced = ownership.fill_copies(self, state_dict, prefix) or self.replaced
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)  # type: ignore[no-untyped-call]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Copy all but the original, also where a forward left tensors with a graph behind."""
+        return deepcopy_parts(self, memo)
+
+    def frozen_changed(self) -> bool:
+        """Whether a frozen tensor holds other values than at inject (or than were loaded since)."""
+        now = fingerprint(ownership.frozen_tensors(self))
+        return self._frozen_changed or changed(self._seal, now)
+
+    def _reseal(self) -> None:
+        self._seal = fingerprint(ownership.frozen_tensors(self))
+
     def extra_repr(self) -> str:
         """Show method, tasks and stages."""
         flat = ", flat: one scale" if self.info.flat else ""
@@ -408,65 +399,20 @@ class AdaptedBackbone(nn.Module):
             f"reductions={self.reductions}{flat}"
         )
 
-    # ------------------------------------------------------------------ inside
 
-    def _ours(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Yield what isn't the frozen backbone's, under its full name."""
-        frozen = {id(parameter) for parameter in self.backbone.parameters()}
-        for name, parameter in self.named_parameters():
-            if id(parameter) not in frozen:
-                yield name, parameter
+class _OutOfSight:
+    """Hold the original and the pattern of the paths where ``nn.Module`` doesn't see them.
 
-    def _copy(self) -> AdaptedBackbone:
-        """Copy all but the frozen tensors and the original."""
-        memo: dict[int, Any] = {id(p): p for p in self.backbone.parameters()}
-        return copy.deepcopy(self, memo)
+    Copies of the adapted backbone refer to the same ones.
+    """
 
-    def _check_not_merged(self, what: str) -> None:
-        if self.merged:
-            raise UnsupportedModelError(
-                f"a merged copy can't be {what}; use the one it was merged from."
-            )
+    def __init__(self, model: nn.Module, pattern: nn.Module) -> None:
+        self.model, self.pattern = model, pattern
 
-    def _routes(self) -> dict[str, tuple[str, ...]]:
-        """Which tasks each path serves."""
-        if self.method.one_path:
-            return {_SHARED_PATH: self.tasks}
-        return {task: (task,) for task in self.tasks}
-
-    def _new_path(self, served: Sequence[str]) -> nn.Module:
-        path = share(self.backbone)
-        self.method.adapt(path, self.info, served, self.shared)
-        return path
-
-    def _follow_backbone(self) -> None:
-        """Put what was added on the backbone's device, in its floating-point type."""
-        reference = next(p for p in self.backbone.parameters() if p.is_floating_point())
-        for _, parameter in self.adapter_parameters():
-            parameter.data = parameter.data.to(reference.device, reference.dtype)
-
-    def _task_owners(self) -> dict[int, str]:
-        """Which parameters serve one task alone: those under its name in a TaskDict."""
-        owners: dict[int, str] = {}
-        if not self.method.one_path:
-            for task, path in self.paths.items():
-                owners |= {id(parameter): task for parameter in path.parameters()}
-        for module in self.modules():
-            if isinstance(module, TaskDict) and module is not self.paths:
-                for task, part in module.items():
-                    owners |= {id(parameter): task for parameter in part.parameters()}
-        return owners
-
-    def _short(self, name: str) -> str:
-        """Drop the path's name where all tasks share it."""
-        return name.removeprefix(f"paths.{_SHARED_PATH}.") if self.method.one_path else name
-
-
-class _Original:
-    """Hold the original out of sight of ``nn.Module``; copies refer to the same one."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Original:
+    def __deepcopy__(self, memo: dict[int, Any]) -> _OutOfSight:
         return self
+
+
+def _after_loading(module: Any, _: Any) -> None:
+    ownership.retie(module)
+    module._reseal()

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from inspect import Parameter, signature
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import Self
 
-from peft_dense import checkpoint
+from peft_dense import folders
 from peft_dense.adapted import AdaptedBackbone
 from peft_dense.backbones import Family
-from peft_dense.errors import CheckpointError, HyperparameterError, UnknownNameError
+from peft_dense.errors import HyperparameterError, UnknownNameError, UnsupportedModelError
 from peft_dense.heads import head as find_head
+from peft_dense.keeping.fit import specs
 from peft_dense.layout import from_channels_last, to_channels_last
 from peft_dense.ledger import Ledger
 from peft_dense.nn import TaskDict
-from peft_dense.nn._checks import check_whole
+from peft_dense.nn.checks import check_whole
+from peft_dense.surgery import check_names
 
 __all__ = ["DenseModel"]
 
@@ -28,10 +32,10 @@ HeadFactory = Callable[..., nn.Module]
 
 
 class DenseModel(nn.Module):
-    """Turn images into one dense prediction a task.
+    """Turn images into one dense prediction per task.
 
-    Each task's stage features pass a LayerNorm a stage (the papers' output norms, one set a task)
-    and the task's head; the result is upsampled to the images' size.
+    Each task's stage features pass a LayerNorm per stage (the papers' output norms, one set per
+    task) and the task's head; the result is upsampled to the images' size.
 
     Args:
         encoder: The adapted backbone.
@@ -77,21 +81,39 @@ class DenseModel(nn.Module):
                 f"output channels, e.g. {{{missing[0]!r}: 1}}, and where head= is a mapping its "
                 "head, or inject with fewer tasks."
             )
-        self.encoder = encoder
-        for task in encoder.tasks:
-            check_whole(f"channels[{task!r}]", channels[task])
-        self.out_channels = {task: channels[task] for task in encoder.tasks}
-        self.head_names = {
-            task: kind if isinstance(kind, str) else None for task, kind in kinds.items()
-        }
-        self.options = options
+        self.encoder, self.options = encoder, options
+        self.out_channels: dict[str, int] = {}
+        self.head_names: dict[str, str | None] = {}
         self.norms, self.heads = TaskDict(), TaskDict()
-        reference = next(p for p in encoder.backbone.parameters() if p.is_floating_point())
-        for task, out in self.out_channels.items():
-            norms = nn.ModuleList(nn.LayerNorm(width) for width in encoder.channels)
-            self.norms[task] = norms.to(reference)
-            make = _factory(kinds[task], options)
-            self.heads[task] = make(encoder.channels, out, **options).to(reference)
+        like = next(p for p in encoder.backbone_tensors().values() if p.is_floating_point())
+        for task in encoder.tasks:
+            self._put_head(task, *self._make_head(task, channels[task], kinds[task]), like)
+
+    def _make_head(
+        self, task: str, channels: int, kind: str | HeadFactory
+    ) -> tuple[int, str | None, nn.Module, nn.Module]:
+        """Check the channels, and build output norms and head."""
+        check_whole(f"channels[{task!r}]", channels)
+        norms = nn.ModuleList(nn.LayerNorm(width) for width in self.encoder.channels)
+        head = _factory(kind, self.options)(self.encoder.channels, int(channels), **self.options)
+        return int(channels), kind if isinstance(kind, str) else None, norms, head
+
+    def _put_head(
+        self,
+        task: str,
+        channels: int,
+        name: str | None,
+        norms: nn.Module,
+        head: nn.Module,
+        like: Tensor,
+    ) -> None:
+        self.out_channels[task], self.head_names[task] = channels, name
+        self.norms[task], self.heads[task] = norms.to(like), head.to(like)
+
+    if TYPE_CHECKING:
+
+        def __call__(self, x: Tensor, tasks: Sequence[str] | None = None) -> dict[str, Tensor]:
+            """Run :meth:`forward`; declared for type checkers."""
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -105,6 +127,7 @@ class DenseModel(nn.Module):
             UnknownNameError: A task that isn't there.
             ImageSizeError: The stages can't divide the images.
         """
+        self._check_heads()
         predictions = {}
         for task, features in self.encoder(x, tasks).items():
             normed = [
@@ -116,8 +139,123 @@ class DenseModel(nn.Module):
             )
         return predictions
 
+    def _check_heads(self) -> None:
+        """Raise if tasks came or went under the heads.
+
+        Raises:
+            UnsupportedModelError: The encoder's tasks aren't those with a head.
+        """
+        if self.encoder.tasks == tuple(self.out_channels):
+            return
+        remedies = [
+            f"model.add_task({task!r}, channels=...) gives it a head"
+            for task in self.encoder.tasks
+            if task not in self.out_channels
+        ] + [
+            f"model.remove_task({task!r}) removes its head too"
+            for task in self.out_channels
+            if task not in self.encoder.tasks
+        ]
+        raise UnsupportedModelError(
+            f"the encoder serves {', '.join(self.encoder.tasks)}, and there are heads for "
+            f"{', '.join(self.out_channels)}: it was changed under the model. "
+            f"{'; '.join(remedies) or 'Build the DenseModel anew'}."
+        )
+
+    # ------------------------------------------------------------------ tasks come and go
+
+    def add_task(self, name: str, channels: int, head: str | HeadFactory | None = None) -> None:
+        """Add a task with its head in place; the others' predictions don't move by one bit.
+
+        Args:
+            name: The task. If only the encoder has it so far, it gets its head.
+            channels: Output channels of its head.
+            head: As for the class; None takes the head that all other tasks have.
+
+        Raises:
+            HyperparameterError: The task is there already, its name or channels aren't right, or
+                the other tasks' heads don't say which one to take.
+            UnknownNameError: Unknown head.
+        """
+        check_names([name])
+        if name in self.out_channels:
+            raise HyperparameterError(f"task {name!r} is there already; name each task once.")
+        if head is None:
+            kinds = set(self.head_names.values())
+            head = kinds.pop() if len(kinds) == 1 else None
+            if head is None:
+                raise HyperparameterError(
+                    f"the tasks' heads are {self.head_names}, which doesn't tell the one of "
+                    f"{name!r}; pass head=..., a name or a callable."
+                )
+        made = self._make_head(name, channels, head)
+        if name not in self.encoder.tasks:
+            self.encoder.add_task(name)
+        self._put_head(name, *made, next(self.norms.parameters()))
+        self.train(self.training)
+
+    def remove_task(self, name: str) -> None:
+        """Remove a task, its head, and all that served it alone.
+
+        Raises:
+            UnknownNameError: No such task.
+            HyperparameterError: It is the last one.
+        """
+        if name not in self.out_channels:
+            raise UnknownNameError.of("task", name, self.out_channels)
+        if name in self.encoder.tasks:
+            self.encoder.remove_task(name)
+        for part in (self.norms, self.heads, self.out_channels, self.head_names):
+            del part[name]
+
+    def extract_task(self, name: str) -> DenseModel:
+        """Return a copy that serves one task only; it shares the frozen backbone with this one.
+
+        Raises:
+            UnknownNameError: No such task.
+        """
+        self._check_heads()
+        return self._around(self.encoder.extract_task(name))
+
+    def merge(self) -> DenseModel:
+        """Return a copy with its adapters folded into plain modules, for inference.
+
+        Raises:
+            UnsupportedModelError: The method can't be folded; the message says why.
+        """
+        self._check_heads()
+        merged = self._around(self.encoder.merge())
+        return merged.requires_grad_(False)
+
+    def _around(self, encoder: AdaptedBackbone) -> DenseModel:
+        """Copy norms and heads of the tasks of ``encoder``, and put them on it."""
+        made = type(self).__new__(type(self))
+        nn.Module.__init__(made)
+        made.encoder, made.options = encoder, dict(self.options)
+        made.out_channels = {task: self.out_channels[task] for task in encoder.tasks}
+        made.head_names = {task: self.head_names[task] for task in encoder.tasks}
+        made.norms = TaskDict({t: copy.deepcopy(self.norms[t]) for t in encoder.tasks})
+        made.heads = TaskDict({t: copy.deepcopy(self.heads[t]) for t in encoder.tasks})
+        made.train(self.training)
+        return made
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute the backbone's blocks in the backward instead of keeping their activations.
+
+        Raises:
+            UnsupportedModelError: The backbone has no such switch.
+        """
+        self.encoder.set_grad_checkpointing(enable)
+
+    def adapter_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield name and parameter of what the encoder was given or unfroze, each once."""
+        yield from self.encoder.adapter_parameters()
+
+    # ------------------------------------------------------------------ keep and read
+
     def ledger(self) -> Ledger:
         """Count the trainable parameters, heads and output norms included."""
+        self._check_heads()
         heads = sum(p.numel() for part in (self.norms, self.heads) for p in part.parameters())
         return replace(self.encoder.ledger(), heads=heads)
 
@@ -132,41 +270,24 @@ class DenseModel(nn.Module):
         """Load what :meth:`trainable_state_dict` returned; nothing changes where it doesn't fit.
 
         Raises:
-            CheckpointError: Names or shapes differ.
+            CheckpointError: Names, shapes or types differ.
         """
-        parts: dict[str, dict[str, Tensor]] = {"encoder": {}, "norms": {}, "heads": {}}
-        for name, tensor in state.items():
-            kind, _, rest = name.partition(".")
-            if kind not in parts:
-                raise CheckpointError(
-                    f"{name!r} is no part of a dense model; its parts are encoder, norms and heads."
-                )
-            parts[kind][rest] = tensor
-        for name, module in (("norms", self.norms), ("heads", self.heads)):
-            own = module.state_dict()
-            wrong = sorted(own.keys() ^ parts[name].keys()) or [
-                key for key, tensor in own.items() if tensor.shape != parts[name][key].shape
-            ]
-            if wrong:
-                raise CheckpointError(
-                    f"the saved {name} don't fit tasks {self.out_channels}: {len(wrong)} differ, "
-                    f"first {wrong[0]!r}. Build the model with the heads it was saved with."
-                )
+        folders.check_trainable(self, specs(state))
+        parts = folders.by_part(state)
         self.encoder.load_adapter_state_dict(parts["encoder"])
         self.norms.load_state_dict(parts["norms"])
         self.heads.load_state_dict(parts["heads"])
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
-        """Write adapters and heads (safetensors) and what they belong to (JSON) into ``folder``."""
-        config = {
-            **self.encoder.config(),
-            "heads": {
-                "names": self.head_names,
-                "options": self.options,
-                "channels": self.out_channels,
-            },
-        }
-        return checkpoint.write(folder, self.trainable_state_dict(), config)
+        """Write adapters and heads (safetensors) and what they belong to (JSON) into ``folder``.
+
+        Raises:
+            UnsupportedModelError: This is a merged copy, the encoder's tasks were changed, or the
+                frozen weights were.
+            CheckpointError: The disk refuses; what was there stays.
+        """
+        self._check_heads()
+        return folders.save_model(self, folder)
 
     @classmethod
     def load(
@@ -176,7 +297,7 @@ class DenseModel(nn.Module):
         *,
         head: HeadFactory | Mapping[str, str | HeadFactory] | None = None,
         family: Family | None = None,
-    ) -> DenseModel:
+    ) -> Self:
         """Put a saved model's adapters and heads on ``backbone``.
 
         Args:
@@ -188,25 +309,9 @@ class DenseModel(nn.Module):
 
         Raises:
             CheckpointError: The folder isn't whole, holds an encoder only, or doesn't fit.
+            UnknownNameError: ``head`` names a task that the saved model hasn't.
         """
-        state, config = checkpoint.read(folder)
-        heads = config.get("heads")
-        if heads is None:
-            raise CheckpointError(
-                f"{folder} holds an encoder without heads; read it with AdaptedBackbone.load."
-            )
-        given = head if isinstance(head, Mapping) else dict.fromkeys(heads["names"], head)
-        kinds = heads["names"] | {task: kind for task, kind in given.items() if kind is not None}
-        nameless = [task for task, kind in kinds.items() if kind is None]
-        if nameless:
-            raise CheckpointError(
-                f"the heads of {', '.join(map(repr, nameless))} in {folder} were made by a "
-                f"callable; pass it as head=... or head={{{nameless[0]!r}: ...}}."
-            )
-        encoder = AdaptedBackbone.from_config(config, backbone, family=family)
-        model = cls(encoder, heads["channels"], kinds, **heads["options"])
-        model.load_trainable_state_dict(state)
-        return model
+        return folders.load_model(cls, AdaptedBackbone, folder, backbone, head, family)
 
 
 def _factory(kind: str | HeadFactory, options: Mapping[str, Any]) -> HeadFactory:

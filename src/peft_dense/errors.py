@@ -21,6 +21,9 @@ Each message says what was given, what was expected and what to do.
 from __future__ import annotations
 
 import difflib
+import os
+import sys
+import warnings
 from collections.abc import Iterable
 
 __all__ = [
@@ -36,7 +39,10 @@ __all__ = [
     "ShapeError",
     "UnknownNameError",
     "UnsupportedModelError",
+    "warn",
 ]
+
+_PACKAGE = os.path.dirname(os.path.abspath(__file__))
 
 
 class PeftDenseError(Exception):
@@ -112,3 +118,11 @@ class MissingFileError(DataError):
 
 class LabelSizeError(DataError):
     """A label that hasn't the height and width of its image."""
+
+
+def warn(message: str) -> None:
+    """Warn, in the name of the line outside this library that led here."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level)

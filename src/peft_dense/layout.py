@@ -11,7 +11,14 @@ from torch import Tensor
 
 from peft_dense.errors import ShapeError
 
-__all__ = ["check_last_axis", "from_channels_last", "to_channels_last", "tokens_to_map"]
+__all__ = [
+    "check_last_axis",
+    "from_channels_last",
+    "join_map",
+    "split_map",
+    "to_channels_last",
+    "tokens_to_map",
+]
 
 
 def check_last_axis(x: Tensor, features: int, layer: str) -> None:
@@ -82,3 +89,58 @@ def tokens_to_map(x: Tensor, height: int, width: int) -> Tensor:
             f"N >= {height * width}; got shape {given}. Check the size of the stage that made it."
         )
     return x.movedim(-1, 1)
+
+
+def split_map(x: Tensor, height: int, width: int) -> tuple[Tensor | None, Tensor]:
+    """Part the tokens that come before a map from the map, and lay that out.
+
+    For layers that convolve: class and register tokens have no place on the map, so a layer says
+    itself what becomes of them. :func:`join_map` puts both together again.
+
+    Args:
+        x: Tokens, or a map with its channels last.
+        height: Rows of the map, H.
+        width: Columns of the map, W.
+
+    Returns:
+        The P tokens before the map's, or None where there are none, and the map.
+
+    Shape:
+        ``(B, P + H W, C)`` or ``(B, H, W, C)`` to ``(B, P, C)`` or None, and ``(B, C, H, W)``
+
+    Raises:
+        ShapeError: If there are too few tokens, or the map has another size.
+
+    Example:
+        >>> import torch
+        >>> prefix, laid = split_map(torch.zeros(2, 1 + 7 * 5, 96), 7, 5)
+        >>> prefix.shape, laid.shape
+        (torch.Size([2, 1, 96]), torch.Size([2, 96, 7, 5]))
+    """
+    laid = tokens_to_map(x, height, width)
+    before = x.shape[1] - height * width if x.ndim == 3 else 0
+    return (x[:, :before] if before else None), laid
+
+
+def join_map(prefix: Tensor | None, laid: Tensor, *, flat: bool) -> Tensor:
+    """Undo :func:`split_map`, with as many channels as there are now.
+
+    Args:
+        prefix: The tokens before the map's, or None.
+        laid: The map.
+        flat: Whether the result is tokens; else it is a map with its channels last.
+
+    Shape:
+        ``(B, P, C)`` or None, and ``(B, C, H, W)``, to ``(B, P + H W, C)`` or ``(B, H, W, C)``
+
+    Example:
+        >>> import torch
+        >>> x = torch.randn(2, 1 + 7 * 5, 96)
+        >>> torch.equal(join_map(*split_map(x, 7, 5), flat=True), x)
+        True
+    """
+    last = laid.movedim(1, -1)
+    if not flat:
+        return last
+    tokens = last.flatten(1, 2)
+    return tokens if prefix is None else torch.cat([prefix, tokens], dim=1)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from peft_dense import AdaptedBackbone, inject
-from peft_dense.backbones import Family, examine, family_of, probe
+from peft_dense.backbones import examine, family_of, probe
 from peft_dense.errors import NoSiteError
 from peft_dense.methods import method as make_method
 from zoo import BACKBONES, build, image
@@ -223,12 +223,13 @@ def test_names_of_a_family_choose_the_sites():
     assert {site.kind for site in info.sites} == {"attn"}  # fc1 changes the width: no mlp site
     info = examine(model, dataclasses.replace(family_of(model), mlp=(), attn=("mlp",)))
     assert [site.name for site in info.sites] == [s.name for s in info_of("swin").find("mlp")]
-    with pytest.raises(NoSiteError, match="no module named 'foo' .*attn, .*mlp"):
-        examine(model, Family(mlp=("foo",), attn=()))
+    bare = examine(model, dataclasses.replace(family_of(model), mlp=("foo",), attn=()))
+    with pytest.raises(NoSiteError, match="No module named 'foo' .*attn, .*mlp"):
+        bare.find("mlp")
 
 
-def test_a_site_called_twice_is_no_site():
-    """Adapters beside a module that two places share would be one adapter for two."""
+def test_a_module_called_twice_is_a_site_that_says_so():
+    """A branch beside a module that runs twice is one branch for two places."""
 
     class Twice(nn.Module):
         def __init__(self):
@@ -242,4 +243,6 @@ def test_a_site_called_twice_is_no_site():
             x = self.mlp(self.mlp(self.stem(x)))
             return [self.block.mlp(x)]
 
-    assert [site.name for site in examine(Twice()).sites] == ["block.mlp"]
+    info = examine(Twice())
+    assert [(site.name, site.calls) for site in info.sites] == [("mlp", 2), ("block.mlp", 1)]
+    assert [info.fits(site) for site in info.sites] == [False, True]

@@ -17,7 +17,7 @@ from peft_dense.errors import (
     UnknownNameError,
     UnsupportedModelError,
 )
-from peft_dense.nn import Bottleneck, KroneckerLinear, LowRank, bottleneck
+from peft_dense.nn import Bottleneck, KroneckerLinear, LowRank, apply_bottleneck
 
 Norm = Literal["in", "out"] | None
 norms = st.sampled_from(["in", "out", None])
@@ -35,7 +35,7 @@ def test_module_and_function_agree(features: int, width: int, norm: Norm, activa
     branch = Bottleneck(features, width, norm=norm, activation=activation, scale=2.5).double()
     randomise(branch)
     x = torch.randn(2, 3, features, dtype=torch.double)
-    y = bottleneck(
+    y = apply_bottleneck(
         x,
         branch.down.weight.T,
         branch.up.weight.T,
@@ -53,18 +53,20 @@ def test_the_function_is_its_formula() -> None:
     x, down, up, low, high = (
         torch.randn(shape, dtype=torch.double) for shape in ((2, 6), (6, 3), (3, 6), (3,), (6,))
     )
-    assert_close(bottleneck(x, down, up), (x @ down).clamp(min=0) @ up)
-    assert_close(bottleneck(x, down, up, low, high), (x @ down + low).clamp(min=0) @ up + high)
+    assert_close(apply_bottleneck(x, down, up), (x @ down).clamp(min=0) @ up)
+    assert_close(
+        apply_bottleneck(x, down, up, low, high), (x @ down + low).clamp(min=0) @ up + high
+    )
     centred = x - x.mean(-1, keepdim=True)
     normed = centred / (x.var(-1, correction=0, keepdim=True) + 1e-5).sqrt()
     scaled = normed * high + x[0]
     assert_close(
-        bottleneck(x, down, up, norm="in", norm_weight=high, norm_bias=x[0]),
+        apply_bottleneck(x, down, up, norm="in", norm_weight=high, norm_bias=x[0]),
         (scaled @ down).clamp(min=0) @ up,
     )
     assert_close(
-        bottleneck(x, down, up, norm="out", norm_weight=high, norm_bias=low.repeat(2)),
-        F.layer_norm(bottleneck(x, down, up), (6,), high, low.repeat(2)),
+        apply_bottleneck(x, down, up, norm="out", norm_weight=high, norm_bias=low.repeat(2)),
+        F.layer_norm(apply_bottleneck(x, down, up), (6,), high, low.repeat(2)),
     )
 
 
@@ -102,18 +104,18 @@ def test_wrong_arguments_are_named() -> None:
     with pytest.raises(UnknownNameError, match="unknown activation 'rleu'; did you mean 'relu'"):
         Bottleneck(6, 3, activation="rleu")
     with pytest.raises(UnknownNameError, match="unknown activation 'swish'"):
-        bottleneck(x, down, up, activation="swish")
-    with pytest.raises(HyperparameterError, match="norm is 'pre'; pass 'in', 'out' or None"):
+        apply_bottleneck(x, down, up, activation="swish")
+    with pytest.raises(HyperparameterError, match="norm is 'pre'; pass one of 'in', 'out', None"):
         Bottleneck(6, 3, norm="pre")  # type: ignore[arg-type]
-    with pytest.raises(HyperparameterError, match="norm is 'pre'; pass 'in', 'out' or None"):
-        bottleneck(x, down, up, norm="pre")  # type: ignore[arg-type]
+    with pytest.raises(HyperparameterError, match="norm is 'pre'; pass one of 'in', 'out', None"):
+        apply_bottleneck(x, down, up, norm="pre")  # type: ignore[arg-type]
     with pytest.raises(HyperparameterError, match="norm_weight or norm_bias is given, but norm"):
-        bottleneck(x, down, up, norm_weight=torch.ones(6))
+        apply_bottleneck(x, down, up, norm_weight=torch.ones(6))
     with pytest.raises(HyperparameterError, match="width is 0; pass a whole number from 1 up"):
         Bottleneck(6, 0)
     with pytest.raises(ShapeError, match="Bottleneck works on a last axis of 6"):
         Bottleneck(6, 3)(torch.zeros(2, 5))
     with pytest.raises(ShapeError, match="bottleneck works on a last axis of 6"):
-        bottleneck(torch.zeros(2, 5), down, up)
+        apply_bottleneck(torch.zeros(2, 5), down, up)
     with pytest.raises(UnsupportedModelError, match=r"linear built Bilinear.* no zero_\(\)"):
         Bottleneck(6, 3, linear=lambda a, b: nn.Bilinear(a, a, b))

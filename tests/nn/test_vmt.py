@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import copy
+import gc
 import math
 import pickle
+import weakref
 from typing import Any
 
 import pytest
@@ -58,10 +60,7 @@ def test_the_parts_are_the_equations(given_: dict[str, Any]) -> None:
     normed = x if adapter.norm is None else adapter.norm(x)
     h = F.relu(normed @ adapter.down.weight.T) @ adapter.up.weight.T + adapter.up.bias
     assert_close(adapter(x), gate * h)
-    kept = adapter.take()
-    assert kept is not None
-    assert_close(kept, h)
-    assert adapter.take() is None
+    assert_close(adapter.latent(x), h)
     for task in given_["tasks"]:
         own = adapter.tasks[task]
         assert_close(adapter.specific(h, task), own.scale * ((1 - gate) * h) + own.shift)
@@ -70,10 +69,8 @@ def test_the_parts_are_the_equations(given_: dict[str, Any]) -> None:
 @pytest.mark.parametrize("m", [None, 3])
 def test_every_part_starts_silent_and_can_wake(m: int | None) -> None:
     adapter = VMTAdapter(24, TASKS, m=m)
-    generic = adapter(torch.randn(5, 24))
-    h = adapter.take()
-    assert h is not None
-    parts = [generic, *(adapter.specific(h, task) for task in TASKS)]
+    h = adapter.latent(torch.randn(5, 24))
+    parts = [adapter.generic(h), *(adapter.specific(h, task) for task in TASKS)]
     assert all(torch.equal(part, torch.zeros(5, 24)) for part in parts)
     (sum(parts) * torch.randn(5, 24)).sum().backward()
     fast = adapter.up.weight if m is None else adapter.up.fast
@@ -90,16 +87,40 @@ def test_the_matrices_of_the_lite_form_serve_both_projections() -> None:
 
 
 @pytest.mark.parametrize("m", [None, 3])
-def test_copies_commute_with_forward_and_leave_the_kept_latent(m: int | None) -> None:
+def test_copies_commute_with_forward(m: int | None) -> None:
     adapter = VMTAdapter(24, TASKS, m=m)
     randomise(adapter)
     x = torch.randn(5, 24)
     y = adapter(x)
     for other in (copy.deepcopy(adapter), pickle.loads(pickle.dumps(adapter))):
-        assert other.kept is None
         assert torch.equal(other(x), y)
-        assert torch.equal(other.take(), adapter.kept)
-    assert adapter.kept is not None
+
+
+@pytest.mark.parametrize("m", [None, 3])
+def test_a_call_leaves_nothing_behind(m: int | None) -> None:
+    adapter = VMTAdapter(24, TASKS, m=m)
+    held = {name: id(value) for name, value in vars(adapter).items()}
+    latents = []
+    adapter.up.register_forward_hook(lambda _, __, h: latents.append(weakref.ref(h)))
+    y = adapter(torch.randn(5, 24))
+    assert {name: id(value) for name, value in vars(adapter).items()} == held
+    y.sum().backward()
+    del y
+    gc.collect()
+    assert latents
+    assert latents[0]() is None
+
+
+@pytest.mark.parametrize("m", [None, 3])
+def test_the_latent_is_what_up_gives(m: int | None) -> None:
+    """Methods read it there, through a tap."""
+    adapter = VMTAdapter(24, TASKS, m=m)
+    randomise(adapter)
+    seen = []
+    adapter.up.register_forward_hook(lambda _, __, h: seen.append(h))
+    x = torch.randn(5, 24)
+    adapter(x)
+    assert torch.equal(seen[0], adapter.latent(x))
 
 
 def test_a_new_task_starts_at_the_identity_and_moves_no_other() -> None:
@@ -118,9 +139,8 @@ def test_one_compiled_graph_serves_every_task() -> None:
     randomise(adapter)
 
     def parts(x: torch.Tensor) -> dict[str, torch.Tensor]:
-        generic, h = adapter(x), adapter.take()
-        assert h is not None
-        return {"": generic, **{task: adapter.specific(h, task) for task in TASKS}}
+        h = adapter.latent(x)
+        return {"": adapter.generic(h), **{task: adapter.specific(h, task) for task in TASKS}}
 
     x = torch.randn(5, 24)
     compiled = torch.compile(parts, fullgraph=True, backend="eager")
@@ -148,7 +168,7 @@ def test_the_widths_of_swin_tiny_give_the_papers_counts() -> None:
         ({"m": 4}, r"m is 4, but must divide features \(24\) and width \(6\); .* 1, 2, 3, 6"),
         ({"gate": 1.5}, r"gate is 1\.5; pass a number from 0 to 1"),
         ({"gate": math.nan}, "gate is nan"),
-        ({"norm": "out"}, "norm is 'out'; pass 'default', 'in' or None"),
+        ({"norm": "out"}, "norm is 'out'; pass one of 'default', 'in', None"),
         ({"tasks": ["a", "a"]}, "task 'a' is there already"),
     ],
 )

@@ -1,29 +1,54 @@
 """What is known of a backbone, and how a path of it is cloned, tapped and edited."""
 
-from peft_dense.backbones.clone import freeze, own, share
-from peft_dense.backbones.edit import adapter_at, add_after, add_beside, replace, set_adapter
+from peft_dense.backbones.clone import freeze, own, share, template
+from peft_dense.backbones.describe import describe
+from peft_dense.backbones.edit import (
+    add_after,
+    add_beside,
+    branch_at,
+    branch_name,
+    replace,
+    replace_branch,
+    take_off,
+    transform_output,
+)
 from peft_dense.backbones.examine import examine
 from peft_dense.backbones.families import Family, family_of, register_family
-from peft_dense.backbones.info import BackboneInfo, LinearSite, Site
+from peft_dense.backbones.info import BackboneInfo, LinearSite, MapScope, Operation, Site
+from peft_dense.backbones.origin import fold
+from peft_dense.backbones.record import Recording, Tap
+from peft_dense.backbones.scope import WholeImage
 from peft_dense.backbones.sites import probe
-from peft_dense.backbones.taps import stage_outputs
+from peft_dense.backbones.taps import Form, StageTap
 
 __all__ = [
     "BackboneInfo",
     "Family",
+    "Form",
     "LinearSite",
+    "MapScope",
+    "Operation",
+    "Recording",
     "Site",
-    "adapter_at",
+    "StageTap",
+    "Tap",
+    "WholeImage",
     "add_after",
     "add_beside",
+    "branch_at",
+    "branch_name",
+    "describe",
     "examine",
     "family_of",
+    "fold",
     "freeze",
     "own",
     "probe",
     "register_family",
     "replace",
-    "set_adapter",
+    "replace_branch",
     "share",
-    "stage_outputs",
+    "take_off",
+    "template",
+    "transform_output",
 ]

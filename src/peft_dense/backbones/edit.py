@@ -1,55 +1,82 @@
-"""Edits of one path: a branch beside a module, a branch after it, a module in its place.
+"""Edits of one path: a branch beside a module, one after it, one around its output, a replacement.
 
-A branch becomes the submodule ``adapter`` of the module it serves, and a forward hook adds its
-output. The backbone's own state-dict keys stay as they are, and since the hooks are functions of
-this file, a path can be pickled, deep-copied and compiled like any module.
+What is added lies in a tree of its own at the path's root, ``path.adapters``, in which the names of
+the backbone's modules lead to the branches; a forward hook on the module calls its branch. Nothing
+is registered on the backbone's modules themselves: they iterate over their children, count them,
+and own state-dict keys. Since the hooks are classes of this file, a path can be pickled,
+deep-copied and compiled like any module.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from peft_dense.backbones.info import Site
+from peft_dense.backbones.scope import grid_of, watch_scope
 from peft_dense.errors import UnsupportedModelError
 from peft_dense.layout import from_channels_last, to_channels_last
 
-__all__ = ["ChannelsLast", "adapter_at", "add_after", "add_beside", "replace", "set_adapter"]
+__all__ = [
+    "add_after",
+    "add_beside",
+    "branch_at",
+    "branch_name",
+    "replace",
+    "replace_branch",
+    "take_off",
+    "transform_output",
+]
+
+_TREE = "adapters"
 
 
-class ChannelsLast(nn.Module):
-    """Apply a layer of the last axis to a map whose channels lie on axis 1.
+def add_beside(path: nn.Module, site: Site, branch: nn.Module, *, grid: bool = False) -> None:
+    """Add ``branch(input)`` to the output of the site: the parallel placement.
 
-    Shape:
-        ``(B, C, H, W) -> (B, C, H, W)``
+    With ``grid`` the branch is called as ``branch(input, (height, width))`` of the site's map.
     """
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Move the channels last, apply the layer, and move them back."""
-        return from_channels_last(self.layer(to_channels_last(x, 1)), 1)
+    _put(path, site, branch, "beside", grid)
 
 
-def add_beside(path: nn.Module, site: Site, branch: nn.Module) -> None:
-    """Add ``branch(input)`` to the output of the site: the parallel placement."""
-    _new_adapter(path, site, branch).register_forward_hook(_beside)
+def add_after(path: nn.Module, site: Site, branch: nn.Module, *, grid: bool = False) -> None:
+    """Add ``branch(output)`` to the output of the site: the serial placement.
+
+    With ``grid`` the branch is called as ``branch(output, (height, width))`` of the site's map.
+    """
+    _put(path, site, branch, "after", grid)
 
 
-def add_after(path: nn.Module, site: Site, branch: nn.Module) -> None:
-    """Add ``branch(output)`` to the output of the site: the serial placement."""
-    _new_adapter(path, site, branch).register_forward_hook(_after)
+def transform_output(path: nn.Module, name: str, layer: nn.Module, channel_axis: int = -1) -> None:
+    """Put ``layer(output)`` in the place of the output of the module ``name``."""
+    hook = _Branch(layer, "around", channel_axis)
+    _register(path, name, hook)
 
 
-def adapter_at(path: nn.Module, site: Site) -> nn.Module:
-    """Return the branch that was put at the site, without its layout wrapper."""
-    adapter = path.get_submodule(site.name).adapter
-    layer = adapter.layer if isinstance(adapter, ChannelsLast) else adapter
-    assert isinstance(layer, nn.Module)
-    return layer
+def branch_name(site: Site | str) -> str:
+    """Name of the branch at a site, as a module of the path: where a tap can be put."""
+    name = site if isinstance(site, str) else site.name
+    return f"{_TREE}.{name}.branch"
+
+
+def branch_at(path: nn.Module, site: Site | str) -> nn.Module:
+    """Return the branch that was put at the site (or on the module of that name)."""
+    return path.get_submodule(branch_name(site))
+
+
+def replace_branch(path: nn.Module, site: Site | str, branch: nn.Module) -> None:
+    """Put ``branch`` in the place of the one that is there."""
+    _hook_at(path, site)[1].branch = branch
+    path.set_submodule(branch_name(site), branch)
+
+
+def take_off(path: nn.Module, site: Site | str) -> None:
+    """Take the branch away again, and only that: other hooks of the module stay."""
+    key, _ = _hook_at(path, site)
+    name = site if isinstance(site, str) else site.name
+    del path.get_submodule(name)._forward_hooks[key]
+    del path.get_submodule(branch_name(site).removesuffix(".branch"))._modules["branch"]
 
 
 def replace(path: nn.Module, name: str, module: nn.Module) -> None:
@@ -57,45 +84,84 @@ def replace(path: nn.Module, name: str, module: nn.Module) -> None:
     path.set_submodule(name, module)
 
 
-def _new_adapter(path: nn.Module, site: Site, branch: nn.Module) -> nn.Module:
-    if hasattr(path.get_submodule(site.name), "adapter"):
-        raise UnsupportedModelError(
-            f"{site.name!r} has a submodule or attribute 'adapter' already; rename it in the "
-            "backbone, so that nothing is overwritten."
-        )
-    return set_adapter(path, site, branch)
-
-
-def set_adapter(path: nn.Module, site: Site, branch: nn.Module) -> nn.Module:
-    """Make ``branch`` the adapter of the site and return the site's module."""
-    module = path.get_submodule(site.name)
-    if type(module).forward is nn.Sequential.forward:
-        module.__class__ = _SequentialSite
-    module.adapter = ChannelsLast(branch) if site.channel_axis == 1 else branch
-    return module
-
-
-class _SequentialSite(nn.Sequential):
-    """A Sequential that doesn't take its adapter for one of its layers."""
+class AdapterTree(nn.Module):
+    """Hold branches under the names of the modules they belong to."""
 
     def forward(self, x: Any) -> Any:
-        """Run the layers, not the adapter."""
-        for name, layer in self.named_children():
-            x = x if name == "adapter" else layer(x)
+        """Give ``x`` back: only a path that is a container and runs all it holds comes by here."""
         return x
 
 
-def _beside(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-    return _add(output, module.adapter(args[0]))  # type: ignore[operator]
+def _put(
+    path: nn.Module, site: Site, branch: nn.Module, place: Literal["beside", "after"], grid: bool
+) -> None:
+    if grid and site.scope is not None:
+        watch_scope(path, site.scope)
+    _register(path, site.name, _Branch(branch, place, site.channel_axis, site if grid else None))
 
 
-def _after(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-    stream = output[0] if isinstance(output, tuple) else output
-    return _add(output, module.adapter(stream))  # type: ignore[operator]
+def _register(path: nn.Module, name: str, hook: _Branch) -> None:
+    module = path.get_submodule(name)
+    node: nn.Module = path
+    for part in (_TREE, *name.split(".")):
+        below = node._modules.get(part)
+        if below is None:
+            if hasattr(node, part):
+                raise UnsupportedModelError(
+                    f"the backbone has an attribute {part!r} already; rename it in the backbone, "
+                    "so that nothing is overwritten."
+                )
+            below = AdapterTree()
+            node.add_module(part, below)
+        elif not isinstance(below, AdapterTree):
+            raise UnsupportedModelError(
+                f"the backbone has a module {part!r} already, under which this library keeps what "
+                "it adds; rename it in the backbone."
+            )
+        node = below
+    if "branch" in node._modules:
+        raise UnsupportedModelError(
+            f"there is a branch at {name!r} already; a place takes one. Put both into one module."
+        )
+    node.add_module("branch", hook.branch)
+    module.register_forward_hook(hook)
 
 
-def _add(output: Any, branch: Tensor) -> Any:
-    # MViTv2's attention returns (tokens, size): only the tokens are adapted.
-    if isinstance(output, tuple):
-        return (output[0] + branch, *output[1:])
-    return output + branch
+def _hook_at(path: nn.Module, site: Site | str) -> tuple[int, _Branch]:
+    branch = branch_at(path, site)
+    module = path.get_submodule(site if isinstance(site, str) else site.name)
+    for key, hook in module._forward_hooks.items():
+        if isinstance(hook, _Branch) and hook.branch is branch:
+            return key, hook
+    raise UnsupportedModelError(f"the hook of the branch at {site} is gone; inject anew.")
+
+
+class _Branch:
+    """Call a branch on what goes into a module or comes out of it, and join the results.
+
+    The branch works on the last axis: maps ``(B, C, H, W)`` are handed to it channels last.
+    """
+
+    def __init__(
+        self,
+        branch: nn.Module,
+        place: Literal["beside", "after", "around"],
+        channel_axis: int,
+        on_map: Site | None = None,
+    ) -> None:
+        self.branch, self.place, self.channel_axis = branch, place, channel_axis
+        self.on_map = on_map
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        # MViTv2's attention returns (tokens, size): only the tokens are adapted.
+        stream = output[0] if isinstance(output, tuple) else output
+        read = args[0] if self.place == "beside" else stream
+        made = self._apply(read, args)
+        joined = made if self.place == "around" else stream + made
+        return (joined, *output[1:]) if isinstance(output, tuple) else joined
+
+    def _apply(self, x: Tensor, args: tuple[Any, ...]) -> Tensor:
+        x = to_channels_last(x, self.channel_axis)
+        y: Tensor
+        y = self.branch(x) if self.on_map is None else self.branch(x, grid_of(self.on_map, args))
+        return from_channels_last(y, self.channel_axis)

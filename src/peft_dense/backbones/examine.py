@@ -2,38 +2,33 @@
 
 from __future__ import annotations
 
-import warnings
-
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from peft_dense.backbones.clone import PATH_MARK
 from peft_dense.backbones.families import Family, family_of
 from peft_dense.backbones.info import BackboneInfo
+from peft_dense.backbones.origin import is_path
 from peft_dense.backbones.sites import probe
-from peft_dense.errors import UnsupportedModelError
+from peft_dense.errors import UnsupportedModelError, warn
 
 __all__ = ["examine"]
 
 
-def examine(model: nn.Module, family: Family | None = None, *, stacklevel: int = 2) -> BackboneInfo:
+def examine(model: nn.Module, family: Family | None = None) -> BackboneInfo:
     """Check that ``model`` can be adapted as it stands, and probe it.
 
-    A flat backbone (one scale, as a plain ViT) is accepted with a warning, which is attributed to
-    the caller ``stacklevel`` frames up.
+    A flat backbone (one scale, as a plain ViT) is accepted with a warning.
 
     Raises:
         UnsupportedModelError: It isn't a module, is wrapped (by inject, DDP, FSDP or compile), or
             its stage outputs can't be reached.
-        NoSiteError: It has no feed-forward part and no token mixer.
     """
     _check_unwrapped(model)
     info = probe(model, family_of(model) if family is None else family)
     if info.flat and len(info.channels) > 1:
-        warnings.warn(
+        warn(
             f"{info.model} is flat: all its {len(info.channels)} stage outputs have stride "
-            f"{info.reductions[0]}. It works; heads made for a pyramid lose their fine scales.",
-            stacklevel=stacklevel,
+            f"{info.reductions[0]}. It works; heads made for a pyramid lose their fine scales."
         )
     return info
 
@@ -64,7 +59,7 @@ _REMEDIES = {
 
 def _wrapper(module: nn.Module) -> str | None:
     """Name of what wraps a module, or None. FSDP and compile are told by their marks."""
-    if getattr(module, PATH_MARK, False):
+    if is_path(module):
         return "peft_dense.inject"
     kinds = {kind.__name__ for kind in type(module).__mro__}
     if "AdaptedBackbone" in kinds or "DenseModel" in kinds:

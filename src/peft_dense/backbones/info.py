@@ -9,46 +9,11 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from peft_dense.backbones.families import Family
+from peft_dense.backbones.places import LinearSite, MapScope, Operation, Site
+from peft_dense.backbones.taps import StageTap
 from peft_dense.errors import ImageSizeError, NoSiteError, ShapeError
 
-__all__ = ["BackboneInfo", "LinearSite", "Site"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class LinearSite:
-    """One linear of a site: an ``nn.Linear``, or a 1x1 convolution.
-
-    ``role`` is ``qkv``, ``proj``, ``fc1`` or ``fc2``. ``called`` is False where the model reads the
-    weight instead of calling the module (SwinV2's and BEiT's ``qkv``).
-    """
-
-    name: str
-    role: str
-    in_features: int
-    out_features: int
-    called: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Site:
-    """One module beside or after which a branch can go.
-
-    ``kind`` is ``mlp`` or ``attn``; ``layer`` the module's class; ``width`` its output channels;
-    ``channel_axis`` -1 for tokens (B, N, C) and maps (B, H, W, C), 1 for maps (B, C, H, W);
-    ``tokens`` how many an image of the probed size has there, and ``grid`` their (N,) or (H, W);
-    ``stage`` counts from the finest; ``keeps_shape`` tells whether input and output have one shape.
-    """
-
-    name: str
-    kind: str
-    layer: type[nn.Module]
-    stage: int
-    width: int
-    channel_axis: int
-    tokens: int
-    grid: tuple[int, ...]
-    keeps_shape: bool
-    linears: tuple[LinearSite, ...] = ()
+__all__ = ["BackboneInfo", "LinearSite", "MapScope", "Operation", "Site"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +26,11 @@ class BackboneInfo:
     ``parameters`` maps the names of the used parameters to their shapes; ``norms`` names those of
     normalisation layers among them; ``stem`` is the first convolution and its width; ``unused``
     names the modules that never ran.
+
+    ``tap`` says how the stage outputs are reached; ``operations`` are the modules with a weight
+    whose output can be scaled and shifted; ``in_channels`` is how many channels images have;
+    ``updating`` names the modules whose buffers a forward in train mode writes (batch norms,
+    spectral norms); ``holds`` lists attribute names of what ran, for an error's help.
     """
 
     model: str
@@ -76,6 +46,11 @@ class BackboneInfo:
     unused: tuple[str, ...]
     multiple: int | None
     probed_size: tuple[int, int]
+    tap: StageTap = field(repr=False)
+    operations: tuple[Operation, ...] = field(repr=False)
+    in_channels: int = 3
+    updating: tuple[str, ...] = field(default=(), repr=False)
+    holds: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def flat(self) -> bool:
@@ -91,6 +66,29 @@ class BackboneInfo:
         """Number of values in the named parameters."""
         return sum(math.prod(self.parameters[name]) for name in names)
 
+    def stage_outputs(self, path: nn.Module, x: Tensor) -> list[Tensor]:
+        """Run a clone of the backbone on ``x`` and return its stages as maps, finest first.
+
+        What the probe found out (where the outputs are, how they are laid out) is applied here;
+        nothing is looked for.
+
+        Shape:
+            ``(B, in_channels, H, W) ->`` a list of ``(B, C_i, ceil(H / r_i), ceil(W / r_i))``
+        """
+        return self.tap(path, x, self.family.features)
+
+    def fits(self, site: Site) -> bool:
+        """Whether the tokens of a site can be added to its stage's output.
+
+        They can where the module runs once, is as wide as the stage, and its tokens are the stage's
+        map in raster order (after ``site.prefix``), or ``family.to_map`` brings them there.
+        """
+        if site.calls != 1 or site.width != self.channels[site.stage]:
+            return False
+        if self.family.to_map is not None:
+            return site.tokens == math.prod(self.grids[site.stage])
+        return site.raster
+
     def find(self, kinds: str) -> tuple[Site, ...]:
         """Sites of a kind: ``"mlp"``, ``"attn"`` or ``"both"``.
 
@@ -102,8 +100,10 @@ class BackboneInfo:
         for kind in wanted:
             if not any(site.kind == kind for site in found):
                 raise NoSiteError(
-                    f"no {kind!r} site in {self.model}; it has {self._summary()}. Choose other "
-                    f"sites=..., or name the attribute with family=Family({kind}=('...',))."
+                    f"no {kind!r} site in {self.model}; it has {self._summary()}. No module named "
+                    f"{' or '.join(map(repr, getattr(self.family, kind)))} ran on tokens."
+                    f"{self.about_blocks()} Choose other sites=..., or name the attribute with "
+                    f"family=Family({kind}=('...',))."
                 )
         return found
 
@@ -118,8 +118,9 @@ class BackboneInfo:
             if not any(linear.role == role for linear in every):
                 have = ", ".join(sorted({linear.role for linear in every})) or "none"
                 raise NoSiteError(
-                    f"no {role!r} linear in {self.model}; it has {have}. Choose other targets=..., "
-                    f"or name the attributes with family=Family(roles={{{role!r}: ('...',)}})."
+                    f"no {role!r} linear in {self.model}; it has {have}."
+                    f"{self.about_blocks()} Choose other targets=..., or name the attributes with "
+                    f"family=Family(roles={{{role!r}: ('...',)}})."
                 )
         return tuple(linear for linear in every if linear.role in roles)
 
@@ -127,13 +128,15 @@ class BackboneInfo:
         """Check that ``x`` is a batch of images that the stages can divide.
 
         Raises:
-            ShapeError: It isn't (B, 3, H, W), or not floating point.
+            ShapeError: It isn't (B, in_channels, H, W), or not floating point.
             ImageSizeError: The stages can't divide it; the nearest size that works is named.
         """
-        if x.ndim != 4 or x.shape[1] != 3:
+        if x.ndim != 4 or x.shape[1] != self.in_channels:
             raise ShapeError(
-                f"images have shape {tuple(x.shape)}; expected (B, 3, H, W). Add the batch axis "
-                "with x[None], or bring the channels to the front."
+                f"images have shape {tuple(x.shape)}; expected (B, {self.in_channels}, H, W): "
+                f"{self.model} was built for {self.in_channels} "
+                f"channel{'s' if self.in_channels != 1 else ''}. Add the batch axis with x[None], "
+                "or bring the channels to the front."
             )
         if not x.is_floating_point():
             raise ShapeError(
@@ -162,6 +165,10 @@ class BackboneInfo:
             f"image size {height}x{width}: {self.model} {rule}; the nearest size that works is "
             f"{near[0]}x{near[1]}. Resize or pad the images."
         )
+
+    def about_blocks(self) -> str:
+        """Say which attributes the blocks have, in a sentence for messages; empty if unknown."""
+        return f" Its blocks hold {', '.join(self.holds)}." if self.holds else ""
 
     def _summary(self) -> str:
         kinds = [site.kind for site in self.sites]

@@ -1,43 +1,41 @@
-"""One probing forward that finds where a method can act on a backbone.
+"""The probe: two forwards of a shadow that find where a method can act on a backbone.
 
 The probe runs a copy of the model on torch's ``meta`` device, where tensors have shapes and no
 values, and watches: which modules are feed-forward parts (``mlp``) and token mixers (``attn``),
 what goes in and out of them, on which axis the channels lie, and, by one backward, which parameters
 the stage outputs depend on. What they don't depend on (classifier, final norm, last pooling) is no
 part of the encoder.
+
+The second forward, at another size, with two images and in train mode, tells what is fixed and what
+follows the image, what an image's sides must be divisible by, and which buffers training writes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
+from typing import Literal
 
 import torch
-from timm.layers.norm import RmsNorm, RmsNorm2d, SimpleNorm, SimpleNorm2d
-from torch import Tensor, nn
+from torch import nn
 
-from peft_dense.backbones.clone import meta
+from peft_dense.backbones import stages
 from peft_dense.backbones.families import Family
+from peft_dense.backbones.forwards import Forward, Runner, Size
 from peft_dense.backbones.info import BackboneInfo
-from peft_dense.backbones.taps import stage_outputs
-from peft_dense.backbones.watch import Watch
-from peft_dense.errors import NoSiteError, UnsupportedModelError
+from peft_dense.backbones.reading import Reader
+from peft_dense.backbones.shadow import shadow
+from peft_dense.backbones.taps import Form
+from peft_dense.backbones.unused import find_unused, without
+from peft_dense.backbones.updating import Buffers
+from peft_dense.backbones.watch import Calls
+from peft_dense.errors import UnsupportedModelError
 
 __all__ = ["probe"]
 
-_NORMS = (
-    nn.LayerNorm,
-    nn.GroupNorm,
-    nn.RMSNorm,
-    nn.modules.batchnorm._NormBase,
-    RmsNorm,
-    RmsNorm2d,
-    SimpleNorm,
-    SimpleNorm2d,
-)
-
 
 def probe(model: nn.Module, family: Family) -> BackboneInfo:
-    """Watch one forward of a copy of ``model`` on the meta device.
+    """Watch forwards of a copy of ``model`` on the meta device.
 
     Args:
         model: Any backbone; it isn't touched.
@@ -45,111 +43,206 @@ def probe(model: nn.Module, family: Family) -> BackboneInfo:
 
     Raises:
         UnsupportedModelError: The model doesn't run, or its stage outputs can't be reached.
-        NoSiteError: No feed-forward part and no token mixer were found.
     """
-    name = type(model).__name__
-    size = _native_size(model)
-    clone = meta(model).eval()
-    if family.flexible is not None:
-        family.flexible(clone)
-    watch = Watch(clone, family)
-    try:
-        with watch:
-            outputs = _run(clone, family, size)
-    except UnsupportedModelError:
-        raise
-    except Exception as error:
-        raise UnsupportedModelError(
-            f"{name} failed on an image of {size[0]}x{size[1]}: {error}. Build it for the size you "
-            "want, or describe it with family=Family(features=..., flexible=...)."
-        ) from error
-    if outputs is None:
-        raise UnsupportedModelError(
-            f"{name} has no forward_intermediates and its forward returns no list of maps, so its "
-            "stage outputs can't be reached. Pass "
-            "family=Family(features=lambda model, x: [finest, ..., coarsest])."
-        )
-    used = _used(clone, outputs)
-    indices = _choose(outputs, size)
-    maps = [outputs[index] for index in indices]
-    grids = tuple((int(output.shape[-2]), int(output.shape[-1])) for output in maps)
-    sites = watch.sites(maps, indices)
-    if not sites:
-        raise NoSiteError(
-            f"{name} has no module named {' or '.join(map(repr, family.mlp + family.attn))} that "
-            f"ran on tokens. Its blocks have {watch.names()}. Name the right ones with "
-            "family=Family(mlp=('...',), attn=('...',))."
-        )
-    reductions = tuple(size[0] // grid[0] for grid in grids)
-    norms = tuple(
-        f"{prefix}.{leaf}" if prefix else leaf
-        for prefix, module in clone.named_modules()
-        if isinstance(module, _NORMS)
-        for leaf, _ in module.named_parameters(recurse=False)
-        if (f"{prefix}.{leaf}" if prefix else leaf) in used
-    )
-    return BackboneInfo(
-        model=name,
-        family=family,
-        indices=tuple(indices),
-        channels=tuple(output.shape[1] for output in maps),
-        reductions=reductions,
-        grids=grids,
-        sites=sites,
-        parameters={name: tuple(p.shape) for name, p in clone.named_parameters() if name in used},
-        norms=norms,
-        stem=watch.stem(),
-        unused=watch.unused(used),
-        multiple=_multiple(clone, family, size, max(reductions)),
-        probed_size=size,
-    )
-
-
-def _run(model: nn.Module, family: Family, size: tuple[int, int]) -> list[Tensor] | None:
-    kind = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-    image = torch.empty(1, 3, *size, device="meta", dtype=kind)
-    if family.features is not None:
-        return list(family.features(model, image))
-    return stage_outputs(model, image)
-
-
-def _native_size(model: nn.Module) -> tuple[int, int]:
-    """Image size the model was built for, 224 x 224 where it doesn't say."""
-    embed = getattr(model, "patch_embed", None)
-    config = getattr(model, "pretrained_cfg", None) or {}
-    for size in (getattr(embed, "img_size", None), config.get("input_size")):
-        if isinstance(size, int):
-            return size, size
-        if isinstance(size, (tuple, list)) and len(size) >= 2:
-            return int(size[-2]), int(size[-1])
-    return 224, 224
-
-
-def _choose(outputs: Sequence[Tensor], size: tuple[int, int]) -> list[int]:
-    """Pick the stages: all but a stem finer than 1/4; a flat model's depth in four parts."""
-    if len({tuple(output.shape) for output in outputs}) == 1 and len(outputs) > 4:
-        return [len(outputs) * part // 4 - 1 for part in (1, 2, 3, 4)]
-    return [i for i, output in enumerate(outputs) if output.shape[-2] * 4 <= size[0]]
-
-
-def _used(model: nn.Module, outputs: Sequence[Tensor]) -> set[str]:
-    """Names of the parameters on which the outputs depend, by one backward."""
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    total = torch.stack([output.sum() for output in outputs]).sum()
-    grads = torch.autograd.grad(total, [p for _, p in named], allow_unused=True)
-    return {name for (name, _), grad in zip(named, grads, strict=True) if grad is not None}
-
-
-def _multiple(
-    model: nn.Module, family: Family, size: tuple[int, int], reduction: int
-) -> int | None:
-    """Smallest step by which an image may grow: the coarsest stride, the native size, or none."""
-    for step in dict.fromkeys((reduction, *(s for s in size if s % reduction == 0))):
-        base = [side // step * step for side in size]
+    # The caller's no_grad, inference_mode and random numbers are the caller's.
+    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=[]):
         try:
-            with torch.no_grad():
-                _run(model, family, (base[0] + step, base[1] + 2 * step))
-        except Exception:  # any failure means: not at this size
-            continue
-        return step
-    return None
+            return _Probe(model, family, shadow(model)).info()
+        except UnsupportedModelError as error:
+            hooked = any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+            if not hooked:
+                raise
+            try:  # it may be that users' hooks are what makes the model run
+                return _Probe(model, family, shadow(model, users_hooks=True)).info()
+            except UnsupportedModelError:
+                raise error from None
+
+
+class _Probe:
+    """One probing of one shadow."""
+
+    def __init__(self, model: nn.Module, family: Family, clone: nn.Module) -> None:
+        self.name, self.family, self.model = type(model).__name__, family, clone
+        if family.flexible is not None:
+            family.flexible(clone)
+        self.runner = Runner(model, family, clone)
+
+    def info(self) -> BackboneInfo:
+        """Run the forwards and put together what they tell."""
+        try:
+            return self._info()
+        finally:
+            self.runner.close()
+
+    def _info(self) -> BackboneInfo:
+        first = self.runner.first()
+        forms = self._forms([first])
+        indices = self._chosen(first, forms)
+        used = self._used(first, forms, indices)
+        unused = find_unused(self.model, first.calls, used)
+        reductions = self._strides([first], forms, indices)
+        buffers = Buffers(self.model)
+        second, multiple, unused = self._second(first, indices, reductions, unused)
+        forwards = [first] if second is None else [first, second]
+        if second is not None:
+            told = self._forms(forwards)
+            if told != forms:
+                forms = told
+                indices = self._chosen(first, forms)
+                used = self._used(first, forms, indices)
+            reductions = self._strides(forwards, forms, indices)
+        grids = [self._grids(forward, forms, indices) for forward in forwards]
+        channels = tuple(
+            int(first.outputs[index].shape[forms[index].channel_axis]) for index in indices
+        )
+        reader = Reader(
+            model=self.model,
+            family=self.family,
+            records=[forward.calls for forward in forwards],
+            batches=[forward.batch for forward in forwards],
+            maps=grids,
+            widths=channels,
+            depths=list(indices.values()),
+            used=used,
+            reductions=reductions,
+        )
+        sites = reader.sites()
+        norms = reader.norms()
+        stem = reader.stem()
+        return BackboneInfo(
+            model=self.name,
+            family=self.family,
+            indices=tuple(indices),
+            channels=channels,
+            reductions=reductions,
+            grids=tuple(grids[0]),
+            sites=sites,
+            parameters={
+                name: tuple(p.shape) for name, p in self.model.named_parameters() if name in used
+            },
+            norms=norms,
+            stem=stem,
+            unused=unused,
+            multiple=multiple,
+            probed_size=first.size,
+            tap=replace(
+                self.runner.tap,
+                indices=tuple(indices),
+                forms=tuple(forms[index] for index in indices),
+            ),
+            operations=reader.operations(stem, norms, sites),
+            in_channels=self.runner.channels,
+            updating=buffers.written(),
+            holds=_leaves(first.calls),
+        )
+
+    # ------------------------------------------------------------------ forwards
+
+    def _second(
+        self,
+        first: Forward,
+        indices: Collection[int],
+        reductions: Sequence[int],
+        unused: tuple[str, ...],
+    ) -> tuple[Forward | None, int | None, tuple[str, ...]]:
+        """Run once more: without what is unused, in train mode, at the smallest larger size.
+
+        Returns:
+            That forward, the step by which images may grow, and what is unused; the first two are
+            None where the model takes its native size only.
+        """
+        height, width = first.size
+        stride = max(reductions)
+        steps = list(dict.fromkeys((stride, height, width)))
+        ran = False
+        with without(self.model, unused), torch.no_grad():
+            for step in steps:  # it may grow
+                forward = self.runner.two(
+                    (height // step * step + step, width // step * step + 2 * step)
+                )
+                if forward is None:
+                    continue
+                ran = True
+                growth = self._growth(first, forward, indices, reductions)
+                if growth == "even":
+                    return forward, step, unused
+                if growth == "none":
+                    break  # every image is brought to one size
+                if step == stride:
+                    steps.insert(1, 2 * stride)
+            runs = ran or self.runner.two(first.size) is not None
+        # What nothing calls may still be read; then it stays.
+        if runs or not unused:
+            return None, None, unused
+        return self._second(first, indices, reductions, ())
+
+    def _growth(
+        self,
+        first: Forward,
+        second: Forward,
+        indices: Collection[int],
+        reductions: Sequence[int],
+    ) -> Literal["even", "none", "uneven"]:
+        """Whether the stages at the second size are those of the first, as much larger."""
+        forms = self._forms([first, second])
+        if not forms.keys() >= set(indices):
+            return "uneven"
+        before, after = (self._grids(forward, forms, indices) for forward in (first, second))
+        if before == after:
+            return "none"
+
+        def off(forward: Forward, grids: list[Size]) -> list[float]:
+            return [
+                abs(part - side / stride)
+                for grid, stride in zip(grids, reductions, strict=True)
+                for side, part in zip(forward.size, grid, strict=True)
+            ]
+
+        pairs = zip(off(first, before), off(second, after), strict=True)
+        return "even" if all(new < 1 or new < old + 0.5 for old, new in pairs) else "uneven"
+
+    # ------------------------------------------------------------------ stages
+
+    def _forms(self, forwards: Sequence[Forward]) -> dict[int, Form]:
+        outputs = [forward.outputs for forward in forwards]
+        if self.runner.tap.source == "intermediates":  # it was asked for maps (B, C, H, W)
+            return {index: Form(channel_axis=1) for index in range(len(outputs[0]))}
+        return stages.forms_of(outputs, [forward.size for forward in forwards])
+
+    def _chosen(self, first: Forward, forms: dict[int, Form]) -> dict[int, float]:
+        indices = stages.choose(first.outputs, forms, first.size, self.runner.tap)
+        if not indices:
+            shapes = [tuple(getattr(output, "shape", ())) for output in first.outputs]
+            raise UnsupportedModelError(
+                f"{self.name} gives outputs of shapes {shapes}, none of them a map of stride 4 or "
+                "more. Pass family=Family(features=lambda model, x: [finest, ..., coarsest])."
+            )
+        return indices
+
+    def _grids(
+        self, forward: Forward, forms: dict[int, Form], indices: Iterable[int]
+    ) -> list[Size]:
+        return [
+            stages.grid_of(forward.outputs[index], forms[index], forward.size) for index in indices
+        ]
+
+    def _strides(
+        self, forwards: Sequence[Forward], forms: dict[int, Form], indices: Iterable[int]
+    ) -> tuple[int, ...]:
+        grids = [self._grids(forward, forms, indices) for forward in forwards]
+        return stages.strides(grids, [forward.size for forward in forwards])
+
+    def _used(self, first: Forward, forms: dict[int, Form], indices: Iterable[int]) -> set[str]:
+        """Names of the parameters on which the stages depend, by one backward."""
+        named = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
+        total = torch.stack([first.outputs[index].sum() for index in indices]).sum()
+        grads = torch.autograd.grad(
+            total, [p for _, p in named], allow_unused=True, retain_graph=True
+        )
+        return {name for (name, _), grad in zip(named, grads, strict=True) if grad is not None}
+
+
+def _leaves(calls: Calls) -> tuple[str, ...]:
+    """Attribute names of what ran, for an error's help."""
+    leaves = {name.rpartition(".")[2] for name in calls}
+    return tuple(sorted(leaf for leaf in leaves if leaf and not leaf.isdigit())[:24])

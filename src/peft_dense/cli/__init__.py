@@ -1,4 +1,4 @@
-"""The command line: count and list methods, make and check data, train and evaluate.
+"""The command line: list, count and explain methods, make and check data, train and evaluate.
 
 One file a command; `main` gives it the arguments and turns errors into one line.
 """
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from peft_dense._version import __version__
 from peft_dense.cli.data import add_data
 from peft_dense.cli.evaluate import add_evaluate
+from peft_dense.cli.explain import add_explain
 from peft_dense.cli.methods import add_methods
 from peft_dense.cli.output import exit_status
 from peft_dense.cli.params import add_params
@@ -50,6 +51,7 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add_methods(commands)
     add_params(commands)
+    add_explain(commands)
     add_data(commands)
     chosen = next((word for word in given if not word.startswith("-")), "")
     add_train(commands, given, chosen=chosen == "train")

@@ -7,7 +7,38 @@ import ast
 import json
 from typing import Any
 
-__all__ = ["channels", "json_object", "names", "setting"]
+__all__ = ["add_backbone", "add_settings", "channels", "json_object", "names", "setting"]
+
+
+def add_backbone(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
+    """Let a command take a backbone, at random weights."""
+    group = parser.add_argument_group("backbone, at random weights")
+    group.add_argument(
+        "model",
+        nargs="?" if optional else None,
+        metavar="MODEL",
+        help="a name of timm, or module:Class",
+    )
+    group.add_argument(
+        "--backbone-args",
+        type=json_object,
+        default={},
+        metavar="JSON",
+        help='e.g. {"img_size": 448}',
+    )
+
+
+def add_settings(parser: argparse._ActionsContainer, meaning: str) -> None:
+    """Let a command take hyper-parameters: ``--set NAME=VALUE``, any number of times."""
+    parser.add_argument(
+        "--set",
+        type=setting,
+        action="append",
+        default=[],
+        dest="settings",
+        metavar="NAME=VALUE",
+        help=meaning,
+    )
 
 
 def names(text: str) -> tuple[str, ...]:

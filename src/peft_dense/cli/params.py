@@ -13,7 +13,7 @@ from peft_dense.cli.output import one_line, table
 from peft_dense.cli.papers import beside_papers
 from peft_dense.counting import Counter, build
 from peft_dense.errors import PeftDenseError, UnknownNameError
-from peft_dense.inject import PASCAL_CONTEXT
+from peft_dense.injection import PASCAL_CONTEXT
 from peft_dense.methods import method as make_method
 from peft_dense.methods import methods
 from peft_dense.tasks import task as find_task
@@ -26,15 +26,7 @@ def add_params(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     about = "count the trainable parameters of methods on a backbone"
     params = commands.add_parser("params", help=about, description=about.capitalize() + ".")
     params.set_defaults(run=_params)
-    model = params.add_argument_group("backbone, at random weights")
-    model.add_argument("model", nargs="?", metavar="MODEL", help="a name of timm, or module:Class")
-    model.add_argument(
-        "--backbone-args",
-        type=read.json_object,
-        default={},
-        metavar="JSON",
-        help='e.g. {"img_size": 448}',
-    )
+    read.add_backbone(params, optional=True)
     how = params.add_argument_group("method")
     how.add_argument(
         "--method",
@@ -43,15 +35,7 @@ def add_params(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="NAMES",
         help="a,b,... or all (default)",
     )
-    how.add_argument(
-        "--set",
-        type=read.setting,
-        action="append",
-        default=[],
-        dest="settings",
-        metavar="NAME=VALUE",
-        help="a hyper-parameter, of every method that has it; may be repeated",
-    )
+    read.add_settings(how, "a hyper-parameter, of every method that has it; may be repeated")
     tasks = params.add_argument_group("tasks and heads")
     tasks.add_argument(
         "--tasks", type=read.names, default=PASCAL_CONTEXT, help="a,b,... (those of PASCAL-Context)"

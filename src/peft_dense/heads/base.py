@@ -9,7 +9,7 @@ from typing import ClassVar, TypeVar
 from torch import Tensor, nn
 
 from peft_dense.errors import HyperparameterError, ShapeError, UnknownNameError
-from peft_dense.nn._checks import check_whole
+from peft_dense.nn.checks import check_whole
 
 __all__ = ["Head", "head", "heads", "register"]
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from peft_dense.errors import HyperparameterError
 from peft_dense.heads.base import Head, register
-from peft_dense.nn._checks import check_whole
+from peft_dense.nn.checks import check_whole
 
 __all__ = ["SegFormerHead"]
 

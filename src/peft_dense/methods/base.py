@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor, nn
@@ -20,21 +20,30 @@ from torch import Tensor, nn
 from peft_dense.backbones import (
     BackboneInfo,
     Site,
-    adapter_at,
+    Tap,
     add_after,
     add_beside,
-    set_adapter,
+    branch_at,
+    replace_branch,
 )
-from peft_dense.errors import HyperparameterError, UnknownNameError, UnsupportedModelError
+from peft_dense.errors import (
+    HyperparameterError,
+    NoSiteError,
+    UnknownNameError,
+    UnsupportedModelError,
+    warn,
+)
+from peft_dense.nn.checks import check_choice, check_divides, check_whole
 
 __all__ = [
     "Method",
     "attach",
     "bake_adapters",
     "check_adapter",
+    "check_maps",
+    "map_sites",
     "method",
     "methods",
-    "one_of",
     "register",
     "width_of",
 ]
@@ -57,19 +66,18 @@ class Method:
     def __post_init__(self) -> None:
         """Check every number's kind; a subclass adds what else needs no backbone to be checked."""
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.type == "int" and (
-                isinstance(value, bool) or not isinstance(value, Integral) or value < 1
-            ):
-                raise HyperparameterError(
-                    f"{field.name}={value!r}; expected a whole number from 1 up."
-                )
-            if field.type == "float" and (
-                isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value)
-            ):
-                raise HyperparameterError(f"{field.name}={value!r}; expected a finite number.")
-            if field.type == "bool" and not isinstance(value, bool):
-                raise HyperparameterError(f"{field.name}={value!r}; expected True or False.")
+            value, kind = getattr(self, field.name), _number(field.type)
+            if kind is bool and not isinstance(value, bool):
+                raise HyperparameterError(f"{field.name} is {value!r}; pass True or False.")
+            if kind is int:
+                check_whole(field.name, value)
+                object.__setattr__(self, field.name, int(value))  # of numpy's, say
+            if kind is float:
+                if isinstance(value, bool) or not isinstance(value, Real):
+                    raise HyperparameterError(f"{field.name} is {value!r}; pass a number.")
+                if not math.isfinite(value):
+                    raise HyperparameterError(f"{field.name} is {value!r}; pass a finite number.")
+                object.__setattr__(self, field.name, float(value))
 
     def resolve(self, info: BackboneInfo) -> Method:
         """Return the method with what depends on a backbone's widths settled.
@@ -101,16 +109,34 @@ class Method:
         """
         raise NotImplementedError
 
+    def taps(self, info: BackboneInfo) -> Sequence[Tap]:
+        """Name the places on a path whose tensors :meth:`task_features` reads.
+
+        VMT-Adapter reads the latent of every adapter so; a fork of a stage's last block per task
+        would read that block's input: ``Tap(block, "input")``.
+        """
+        return ()
+
     def task_features(
         self,
         path: nn.Module,
         info: BackboneInfo,
         outputs: list[Tensor],
+        taps: Mapping[Tap, Tensor],
         tasks: Sequence[str],
         image: Tensor,
     ) -> dict[str, list[Tensor]]:
-        """Form each task's stage features from a path's stage outputs (finest first)."""
-        return dict.fromkeys(tasks, outputs)
+        """Form the stage features of the tasks that were asked for.
+
+        Args:
+            path: The path that ran.
+            info: What the probe found.
+            outputs: Its stage outputs, finest first.
+            taps: What passed at the places that :meth:`taps` names.
+            tasks: The tasks to form features for.
+            image: The images.
+        """
+        return {task: list(outputs) for task in tasks}
 
     def merge(self, path: nn.Module, info: BackboneInfo) -> None:
         """Fold what the method added to a path into plain modules, in place.
@@ -172,42 +198,71 @@ def method(name: str | Method, **hyperparameters: Any) -> Method:
     return cls(**hyperparameters)
 
 
+def _number(declared: Any) -> type | None:
+    """Give bool, int or float where a field is declared as just that, as a type or as its name."""
+    for kind in (bool, int, float):
+        if declared is kind or declared == kind.__name__:
+            return kind
+    return None
+
+
 def width_of(site: Site, ratio: int) -> int:
     """Return the adapter's bottleneck width at a site: its width over ``ratio``.
 
     Raises:
         HyperparameterError: The ratio isn't a whole number that divides the width.
     """
-    if isinstance(ratio, bool) or not isinstance(ratio, int) or ratio < 1 or site.width % ratio:
-        allowed = [r for r in range(1, site.width + 1) if site.width % r == 0]
-        raise HyperparameterError(
-            f"ratio={ratio!r} doesn't divide the width {site.width} of {site.name!r}; "
-            f"it allows {', '.join(map(str, allowed))}."
-        )
+    check_divides("ratio", ratio, **{site.name: site.width})
     return site.width // ratio
-
-
-def one_of(name: str, given: object, allowed: Sequence[object]) -> None:
-    """Check that a hyper-parameter is one of the allowed values.
-
-    Raises:
-        HyperparameterError: It isn't.
-    """
-    if not any(given is value or given == value for value in allowed):
-        raise HyperparameterError(
-            f"{name}={given!r} is unknown; choose one of {', '.join(map(repr, allowed))}."
-        )
 
 
 def check_adapter(norm: object, sites: object, placement: object) -> None:
     """Check what adapters have in common and needs no backbone to be checked."""
-    one_of("norm", norm, ("in", "out", None))
-    one_of("sites", sites, ("mlp", "attn", "both"))
-    one_of("placement", placement, ("parallel", "serial"))
+    check_choice("norm", norm, ("in", "out", None))
+    check_choice("sites", sites, ("mlp", "attn", "both"))
+    check_choice("placement", placement, ("parallel", "serial"))
 
 
-def attach(path: nn.Module, site: Site, branch: nn.Module, placement: str = "parallel") -> None:
+def map_sites(info: BackboneInfo, kinds: str) -> tuple[Site, ...]:
+    """Give the sites of a kind whose tokens lie on a map that can be measured."""
+    return tuple(site for site in info.find(kinds) if site.scope is not None)
+
+
+def check_maps(name: str, info: BackboneInfo, kinds: str) -> None:
+    """See for the method ``name`` which sites of a kind have a map; a warning names the others.
+
+    Raises:
+        NoSiteError: None has one.
+    """
+    sites, there = info.find(kinds), map_sites(info, kinds)
+    lost = ", ".join(site.name for site in sites if site.scope is None)
+    if not there:
+        others = {site.kind for site in info.sites if site.scope is not None}
+        remedy = f"choose sites={sorted(others)[0]!r}, or " if others else ""
+        raise NoSiteError(
+            f"{name} convolves over maps, but at none of the {len(sites)} {kinds!r} sites of "
+            f"{info.model} do the tokens form a map in raster order (windows, mask units): {lost}. "
+            f"Instead, {remedy}use shared_adapter or adaptformer, which need no map."
+        )
+    if lost:
+        warn(
+            f"{name} on {info.model}: at {len(sites) - len(there)} of {len(sites)} sites the "
+            "tokens form no map in raster order (windows, mask units), so nothing is put there: "
+            f"{lost}."
+        )
+
+
+def attach(
+    path: nn.Module,
+    site: Site,
+    branch: nn.Module,
+    placement: str = "parallel",
+    *,
+    grid: bool = False,
+) -> None:
     """Put an adapter beside a site (``"parallel"``) or after it (``"serial"``).
+
+    With ``grid`` it is called as ``branch(x, (height, width))``.
 
     Raises:
         HyperparameterError: The site changes the width or the tokens, so its input has no place in
@@ -218,10 +273,10 @@ def attach(path: nn.Module, site: Site, branch: nn.Module, placement: str = "par
             f"placement='parallel' can't go at {site.name!r}, which changes the width or the "
             "number of tokens; use placement='serial'."
         )
-    (add_beside if placement == "parallel" else add_after)(path, site, branch)
+    (add_beside if placement == "parallel" else add_after)(path, site, branch, grid=grid)
 
 
 def bake_adapters(path: nn.Module, sites: Sequence[Site], bake: Callable[[Any], nn.Module]) -> None:
     """Put ``bake(adapter)`` in the place of the adapter at each site."""
     for site in sites:
-        set_adapter(path, site, bake(adapter_at(path, site)))
+        replace_branch(path, site, bake(branch_at(path, site)))

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import nn
 
-from peft_dense.backbones import BackboneInfo, replace
+from peft_dense.backbones import BackboneInfo, fold, replace
 from peft_dense.errors import HyperparameterError, UnsupportedModelError
-from peft_dense.methods.base import Method, one_of, register
+from peft_dense.methods.base import Method, register
 from peft_dense.nn import LowRankLinear
+from peft_dense.nn.checks import check_choice
 
 __all__ = ["LoRA", "SharedLoRA"]
 
@@ -59,7 +59,7 @@ class LoRA(Method):
                 "targets is empty; choose any of 'qkv', 'proj', 'fc1', 'fc2'."
             )
         for target in targets:
-            one_of("targets", target, ("qkv", "proj", "fc1", "fc2"))
+            check_choice("targets", target, ("qkv", "proj", "fc1", "fc2"))
 
     def resolve(self, info: BackboneInfo) -> LoRA:
         """Check that every linear can take the update."""
@@ -90,9 +90,8 @@ class LoRA(Method):
         for linear in info.linears(self.targets):
             layer = path.get_submodule(linear.name)
             assert isinstance(layer, LowRankLinear)
-            plain = copy.deepcopy(layer.base)
-            plain.weight = nn.Parameter(layer.merged_weight().detach(), requires_grad=False)
-            replace(path, linear.name, plain)
+            fold(layer.base, "weight", layer.merged_weight())
+            replace(path, linear.name, layer.base)
 
     def count(self, info: BackboneInfo, tasks: int) -> int:
         """``T sum (r (in + out) [+ 2 in])``, once where the tasks share the factors."""

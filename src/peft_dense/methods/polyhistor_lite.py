@@ -28,6 +28,7 @@ from peft_dense.nn import (
     TaskEmbedding,
     VectorScalingKernel,
 )
+from peft_dense.nn.checks import check_divides
 
 __all__ = ["PolyhistorLite"]
 
@@ -146,12 +147,8 @@ class PolyhistorLite(Method):
         """Template width, template waist, rank, and the scale of every layer."""
         widths = [site.width for site in info.find("mlp")]
         d = math.gcd(*widths)
-        if self.ratio < 1 or d % self.ratio:
-            allowed = [r for r in range(1, d + 1) if d % r == 0]
-            raise HyperparameterError(
-                f"ratio={self.ratio!r} doesn't divide the template width {d} (the greatest common "
-                f"divisor of {info.model}'s widths); it allows {', '.join(map(str, allowed))}."
-            )
+        # The template is as wide as the greatest common divisor of the widths.
+        check_divides("ratio", self.ratio, **{"the template's width": d})
         n = d // self.ratio
         rank = max(1, n // 4) if self.rank is None else self.rank
         return d, n, rank, [width // d for width in widths]

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from peft_dense.backbones import BackboneInfo
-from peft_dense.layout import from_channels_last, to_channels_last
+from peft_dense.backbones import BackboneInfo, branch_at, fold, take_off, transform_output
 from peft_dense.methods.base import Method, register
 from peft_dense.nn import ScaleShift
 
@@ -34,50 +33,23 @@ class SSF(Method):
     def adapt(
         self, path: nn.Module, info: BackboneInfo, tasks: Sequence[str], shared: nn.Module | None
     ) -> None:
-        """Hook a scale and a shift on every operation."""
-        for name, channels in self._operations(info).items():
-            module = path.get_submodule(name)
-            module.scale_shift = ScaleShift(channels)
-            module.register_forward_hook(_first if _is_map(module) else _last)
+        """Put a scale and a shift around every operation."""
+        for operation in info.operations:
+            layer = ScaleShift(operation.channels)
+            transform_output(path, operation.name, layer, operation.channel_axis)
 
     def merge(self, path: nn.Module, info: BackboneInfo) -> None:
         """Fold every scale and shift into the weight and bias before it."""
-        for name in self._operations(info):
-            module: Any = path.get_submodule(name)
-            scale, shift = module.scale_shift.scale.detach(), module.scale_shift.shift.detach()
+        for operation in info.operations:
+            module: Any = path.get_submodule(operation.name)
+            layer: Any = branch_at(path, operation.name)
+            scale, shift = layer.scale.detach(), layer.shift.detach()
+            take_off(path, operation.name)
             rows = scale.view(-1, *[1] * (module.weight.ndim - 1))
             bias = torch.zeros_like(shift) if module.bias is None else module.bias
-            module.weight = nn.Parameter(module.weight * rows, requires_grad=False)
-            module.bias = nn.Parameter(bias * scale + shift, requires_grad=False)
-            del module.scale_shift
-            module._forward_hooks.clear()
+            fold(module, "weight", module.weight * rows)
+            fold(module, "bias", bias * scale + shift)
 
     def count(self, info: BackboneInfo, tasks: int) -> int:
         """``2 C`` for every operation with C output channels."""
-        return sum(2 * channels for channels in self._operations(info).values())
-
-    @staticmethod
-    def _operations(info: BackboneInfo) -> dict[str, int]:
-        """Names and output channels of what gets a scale and a shift."""
-        found = dict([info.stem]) if info.stem else {}
-        for parameter in info.norms:
-            name, _, leaf = parameter.rpartition(".")
-            if leaf == "weight":
-                found[name] = info.parameters[parameter][0]
-        for site in info.sites:
-            found |= {li.name: li.out_features for li in site.linears if li.called}
-        return found
-
-
-def _is_map(module: nn.Module) -> bool:
-    """Whether a module gives out maps (B, C, H, W); timm marks such LayerNorms with a 2d."""
-    return not isinstance(module, (nn.Linear, nn.LayerNorm)) or "2d" in type(module).__name__
-
-
-def _last(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-    changed: Tensor = module.scale_shift(output)  # type: ignore[operator]
-    return changed
-
-
-def _first(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-    return from_channels_last(_last(module, args, to_channels_last(output, 1)), 1)
+        return sum(2 * operation.channels for operation in info.operations)

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from peft_dense.backbones import BackboneInfo, Site, adapter_at, add_beside
-from peft_dense.errors import HyperparameterError, NoSiteError
+from peft_dense.backbones import BackboneInfo, Site, Tap, add_beside, branch_at, branch_name
+from peft_dense.errors import HyperparameterError, NoSiteError, warn
 from peft_dense.layout import tokens_to_map
-from peft_dense.methods.base import Method, one_of, register, width_of
+from peft_dense.methods.base import Method, register, width_of
 from peft_dense.nn import VMTAdapter
+from peft_dense.nn.checks import check_choice, check_share
 
 __all__ = ["VMT", "VMTLite"]
-
-
-_CLASS_TOKENS = 16
-"""The most class and register tokens that a plain ViT puts before its patches."""
 
 
 @register
@@ -40,7 +37,8 @@ class VMT(Method):
 
     Raises:
         HyperparameterError: ``ratio`` doesn't divide a width.
-        NoSiteError: A feed-forward part works on another map than its stage's output.
+        NoSiteError: No feed-forward part works on its stage's output map. Where only some don't, a
+            warning names them: their adapters serve the stream alone.
     """
 
     name: ClassVar[str] = "vmt"
@@ -55,36 +53,52 @@ class VMT(Method):
     def __post_init__(self) -> None:
         """Check what needs no backbone to be checked."""
         super().__post_init__()
-        one_of("norm", self.norm, ("in", None))
-        one_of("collect", self.collect, ("sum", "last"))
-        if not 0 <= self.gate <= 1:
-            raise HyperparameterError(f"gate={self.gate!r} must lie between 0 and 1.")
+        check_choice("norm", self.norm, ("in", None))
+        check_choice("collect", self.collect, ("sum", "last"))
+        check_share("gate", self.gate)
 
     def resolve(self, info: BackboneInfo) -> VMT:
         """Check the widths, and that the tasks' parts fit on the stage outputs."""
-        for site in info.find("mlp"):
+        sites = info.find("mlp")
+        for site in sites:
             width_of(site, self.ratio)
-            if not _fits(info, site):
-                output = (info.channels[site.stage], *info.grids[site.stage])
-                raise NoSiteError(
-                    f"{self.name} adds each layer's part to its stage output, but {site.name!r} "
-                    f"has {site.width} channels on {site.grid} tokens and stage {site.stage} of "
-                    f"{info.model} is {output}. Use shared_adapter, which adds to the stream only, "
-                    "or say where the tokens lie with family=Family(to_map=...)."
-                )
+        lost = [site for site in sites if not info.fits(site)]
+        if len(lost) == len(sites):
+            site = lost[0]
+            output = (info.channels[site.stage], *info.grids[site.stage])
+            raise NoSiteError(
+                f"{self.name} adds each layer's part to its stage output, but none of the "
+                f"{len(sites)} feed-forward parts of {info.model} works on its stage's map: "
+                f"{site.name!r} has {site.width} channels on {site.grid} tokens and stage "
+                f"{site.stage} is {output}. Use shared_adapter, which adds to the stream only, or "
+                "say where the tokens lie with family=Family(to_map=...)."
+            )
+        if lost:
+            warn(
+                f"{self.name} on {info.model}: {len(lost)} of {len(sites)} layers don't work on "
+                f"their stage's output map, so their adapters serve all tasks alike, through the "
+                f"stream only: {', '.join(site.name for site in lost)}."
+            )
         return self
 
     def adapt(
         self, path: nn.Module, info: BackboneInfo, tasks: Sequence[str], shared: nn.Module | None
     ) -> None:
         """Put a VMTAdapter beside every MLP."""
+        collected = self._collected(info)
         for site in info.find("mlp"):
-            add_beside(path, site, self._layer(site, tasks if self._collects(info, site) else ()))
+            add_beside(path, site, self._layer(site, tasks if site in collected else ()))
 
-    def _collects(self, info: BackboneInfo, site: Site) -> bool:
-        """Whether the tasks take their part of a layer."""
-        last = [other for other in info.find("mlp") if other.stage == site.stage][-1]
-        return self.collect == "sum" or site == last
+    def taps(self, info: BackboneInfo) -> list[Tap]:
+        """Read the latent of every layer of which the tasks get a part: what its ``up`` gives."""
+        return [_latent(site) for site in self._collected(info)]
+
+    def _collected(self, info: BackboneInfo) -> list[Site]:
+        """Give the sites of whose latents the tasks get a part."""
+        fitting = [site for site in info.find("mlp") if info.fits(site)]
+        if self.collect == "sum":
+            return fitting
+        return list({site.stage: site for site in fitting}.values())
 
     def _layer(self, site: Site, tasks: Sequence[str]) -> VMTAdapter:
         return VMTAdapter(site.width, tasks, ratio=self.ratio, gate=self.gate, norm=self.norm)
@@ -94,35 +108,33 @@ class VMT(Method):
         path: nn.Module,
         info: BackboneInfo,
         outputs: list[Tensor],
+        taps: Mapping[Tap, Tensor],
         tasks: Sequence[str],
         image: Tensor,
     ) -> dict[str, list[Tensor]]:
         """Add each task's part to the stage outputs (equation 5)."""
-        features: dict[str, list[Tensor]] = {task: [] for task in tasks}
-        for stage, output in enumerate(outputs):
-            sites = [site for site in info.find("mlp") if site.stage == stage]
-            layers: list[VMTAdapter] = [adapter_at(path, site) for site in sites]  # type: ignore[misc]
-            latents = [_latent(layer) for layer in layers]
-            if self.collect == "last":
-                layers, latents = layers[-1:], latents[-1:]
+        features = {task: list(outputs) for task in tasks}
+        for sites in self._alike(info):
+            stage, output = sites[0].stage, outputs[sites[0].stage]
             for task in tasks:
-                parts = [
-                    layer.specific(latent, task)
-                    for layer, latent in zip(layers, latents, strict=True)
-                ]
-                if parts:
-                    part = _to_map(path, info, sites[-1], sum(parts[1:], parts[0]), image, output)
-                    features[task].append(output + part)
-                else:
-                    features[task].append(output)
+                parts = [_adapter(path, s).specific(taps[_latent(s)], task) for s in sites]
+                part = _to_map(path, info, sites[-1], sum(parts[1:], parts[0]), image, output)
+                features[task][stage] = features[task][stage] + part
         return features
+
+    def _alike(self, info: BackboneInfo) -> list[list[Site]]:
+        """Group the sites whose tokens lie alike: their parts are added first, then laid out."""
+        groups: dict[tuple[int, tuple[int, ...]], list[Site]] = {}
+        for site in self._collected(info):
+            groups.setdefault((site.stage, site.grid), []).append(site)
+        return list(groups.values())
 
     def count(self, info: BackboneInfo, tasks: int) -> int:
         """``sum (2 d n + d + 2 d T [+ 2 d])``: projections, bias, scales and shifts, LayerNorm."""
-        total = 0
+        total, collected = 0, self._collected(info)
         for site in info.find("mlp"):
             d, n = site.width, width_of(site, self.ratio)
-            parts = 2 * d * tasks if self._collects(info, site) else 0
+            parts = 2 * d * tasks if site in collected else 0
             total += 2 * d * n + d + parts + (2 * d if self.norm else 0)
         return total
 
@@ -171,28 +183,23 @@ class VMTLite(VMT):
     def count(self, info: BackboneInfo, tasks: int) -> int:
         """``sum (2 d n / m + m^3 + d + 2 d T [+ 2 d])``."""
         assert self.m is not None, "resolve() settles m"
-        total = 0
+        total, collected = 0, self._collected(info)
         for site in info.find("mlp"):
             d, n = site.width, width_of(site, self.ratio)
-            parts = 2 * d * tasks if self._collects(info, site) else 0
+            parts = 2 * d * tasks if site in collected else 0
             total += 2 * d * n // self.m + self.m**3 + d + parts + (2 * d if self.norm else 0)
         return total
 
 
-def _latent(layer: VMTAdapter) -> Tensor:
-    latent = layer.take()
-    assert latent is not None, "the pass has just called every site"
-    return latent
+def _latent(site: Site) -> Tap:
+    """Where the latent of a site's adapter can be read."""
+    return Tap(f"{branch_name(site)}.up")
 
 
-def _fits(info: BackboneInfo, site: Site) -> bool:
-    """Whether a site's tokens are those of its stage output, but for a few class tokens."""
-    height, width = info.grids[site.stage]
-    if site.width != info.channels[site.stage]:
-        return False
-    if len(site.grid) == 2:
-        return site.grid == (height, width) or info.family.to_map is not None
-    return 0 <= site.tokens - height * width <= _CLASS_TOKENS
+def _adapter(path: nn.Module, site: Site) -> VMTAdapter:
+    adapter = branch_at(path, site)
+    assert isinstance(adapter, VMTAdapter)
+    return adapter
 
 
 def _to_map(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from peft_dense.nn.bottleneck import Bottleneck, bottleneck
+from peft_dense.nn.bottleneck import Bottleneck, apply_bottleneck
+from peft_dense.nn.convpass import ConvpassAdapter
 from peft_dense.nn.dora import DoRALinear
 from peft_dense.nn.generated import GeneratedBottleneck
 from peft_dense.nn.hypernetwork import DecomposedHyperNetwork, HyperNetwork, TaskEmbedding
@@ -13,6 +14,7 @@ from peft_dense.nn.kronecker import (
     kronecker_sum,
 )
 from peft_dense.nn.lowrank import LowRank, LowRankLinear
+from peft_dense.nn.mona import MonaAdapter
 from peft_dense.nn.prompts import Prompts
 from peft_dense.nn.scale_shift import ScaleShift
 from peft_dense.nn.scaling_kernel import LayerwiseScalingKernel, VectorScalingKernel
@@ -21,6 +23,7 @@ from peft_dense.nn.vmt import VMTAdapter
 
 __all__ = [
     "Bottleneck",
+    "ConvpassAdapter",
     "DecomposedHyperNetwork",
     "DoRALinear",
     "GeneratedBottleneck",
@@ -30,13 +33,14 @@ __all__ = [
     "LayerwiseScalingKernel",
     "LowRank",
     "LowRankLinear",
+    "MonaAdapter",
     "Prompts",
     "ScaleShift",
     "TaskDict",
     "TaskEmbedding",
     "VMTAdapter",
     "VectorScalingKernel",
-    "bottleneck",
+    "apply_bottleneck",
     "kronecker_apply",
     "kronecker_sum",
 ]

@@ -11,9 +11,9 @@ from torch.nn import functional as F
 
 from peft_dense.errors import HyperparameterError, UnknownNameError, UnsupportedModelError
 from peft_dense.layout import check_last_axis
-from peft_dense.nn._checks import check_whole
+from peft_dense.nn.checks import check_choice, check_whole
 
-__all__ = ["Bottleneck", "bottleneck"]
+__all__ = ["Bottleneck", "apply_bottleneck"]
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -67,7 +67,7 @@ class Bottleneck(nn.Module):
     ) -> None:
         super().__init__()
         check_whole("width", width)
-        _check_norm(norm)
+        check_choice("norm", norm, ("in", "out", None))
         _activation(activation)
         self.features, self.activation, self.scale = features, activation, scale
         self.norm_at = norm
@@ -91,7 +91,7 @@ class Bottleneck(nn.Module):
         return f"norm={self.norm_at!r}, activation={self.activation!r}, scale={self.scale}"
 
 
-def bottleneck(
+def apply_bottleneck(
     x: Tensor,
     down: Tensor,
     up: Tensor,
@@ -129,11 +129,11 @@ def bottleneck(
 
     Example:
         >>> x, down, up = torch.randn(2, 49, 96), torch.randn(96, 8), torch.randn(8, 96)
-        >>> torch.allclose(bottleneck(x, down, up), F.relu(x @ down) @ up)
+        >>> torch.allclose(apply_bottleneck(x, down, up), F.relu(x @ down) @ up)
         True
     """
-    check_last_axis(x, down.shape[0], "bottleneck")
-    _check_norm(norm)
+    check_last_axis(x, down.shape[0], "apply_bottleneck")
+    check_choice("norm", norm, ("in", "out", None))
     if norm is None and (norm_weight is not None or norm_bias is not None):
         raise HyperparameterError(
             'norm_weight or norm_bias is given, but norm is None; pass norm="in" or "out".'
@@ -150,11 +150,6 @@ def _activation(name: str) -> Callable[[Tensor], Tensor]:
     if name not in _ACTIVATIONS:
         raise UnknownNameError.of("activation", name, _ACTIVATIONS)
     return _ACTIVATIONS[name]
-
-
-def _check_norm(norm: object) -> None:
-    if norm not in ("in", "out", None):
-        raise HyperparameterError(f"norm is {norm!r}; pass 'in', 'out' or None.")
 
 
 @torch.no_grad()

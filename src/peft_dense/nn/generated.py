@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from peft_dense.nn.bottleneck import Bottleneck, bottleneck
+from peft_dense.nn.bottleneck import Bottleneck, apply_bottleneck
 
 __all__ = ["GeneratedBottleneck"]
 
@@ -50,7 +50,7 @@ class GeneratedBottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply a bottleneck with the weights made for this place and task."""
-        return bottleneck(x, **self.weights(), norm=self.norm, activation=self.activation)
+        return apply_bottleneck(x, **self.weights(), norm=self.norm, activation=self.activation)
 
     def bake(self) -> Bottleneck:
         """Return a plain bottleneck with the present weights, no longer tied to the source."""

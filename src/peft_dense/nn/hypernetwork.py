@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from peft_dense.layout import check_last_axis
-from peft_dense.nn._checks import check_whole
 from peft_dense.nn._init import linear_variance, uniform_
+from peft_dense.nn.checks import check_whole
 
 __all__ = ["DecomposedHyperNetwork", "HyperNetwork", "TaskEmbedding"]
 

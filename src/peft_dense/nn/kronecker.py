@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from peft_dense.errors import HyperparameterError
 from peft_dense.layout import check_last_axis
-from peft_dense.nn._checks import check_divides, check_whole
 from peft_dense.nn._init import linear_variance, uniform_
+from peft_dense.nn.checks import check_divides, check_whole
 
 __all__ = ["KroneckerLinear", "KroneckerRule", "kronecker_apply", "kronecker_sum"]
 
@@ -89,8 +89,8 @@ class KroneckerLinear(nn.Module):
         rank: Factorise every B_i to this rank: ``rank (in + out)`` fast parameters instead.
         rule: Slow matrices that another module owns. They are used, but neither registered nor
             counted here, and move only with their owner. ``None`` makes and owns them.
-        materialise: ``True`` forms the dense weight in every call, ``False`` applies the factors,
-            ``None`` takes what needs fewer multiplications for the number of tokens at hand.
+        materialise: Form the dense weight in every call, or apply the factors to each token, which
+            takes fewer multiplications where a call has fewer than some ``out / n`` tokens.
 
     Shape:
         ``(..., in) -> (..., out)``
@@ -115,7 +115,7 @@ class KroneckerLinear(nn.Module):
         bias: bool = True,
         rank: int | None = None,
         rule: KroneckerRule | None = None,
-        materialise: bool | None = None,
+        materialise: bool = True,
     ) -> None:
         super().__init__()
         check_divides("n", n, in_features=in_features, out_features=out_features)
@@ -179,16 +179,11 @@ class KroneckerLinear(nn.Module):
         """Apply the sum of products, materialised or factored."""
         check_last_axis(x, self.in_features, "KroneckerLinear")
         slow, fast = self._slow_and_fast()
-        dense = self._dense_is_cheaper(x) if self.materialise is None else self.materialise
-        y = x @ kronecker_sum(slow, fast) if dense else kronecker_apply(x, slow, fast)
+        # Not by the number of tokens: a branch on a shape can't be exported with a dynamic batch.
+        # Forward and backward on one CPU core, 768 to 192 with n = 3: 6,272 tokens 34 ms dense,
+        # 230 ms factored; 64 tokens 1.0 and 1.3 ms.
+        y = x @ kronecker_sum(slow, fast) if self.materialise else kronecker_apply(x, slow, fast)
         return y if self.bias is None else y + self.bias
-
-    def _dense_is_cheaper(self, x: Tensor) -> bool:
-        # Forming the weight costs n in out multiplications once; the factors cost each token
-        # n^2 in more than a product with the dense weight does. Forward and backward on one CPU
-        # core, 768 to 192 with n = 3: 6,272 tokens 34 ms dense, 230 ms factored; 64 tokens 1.0
-        # and 1.3 ms.
-        return x.numel() // self.in_features * self.n >= self.out_features
 
     def extra_repr(self) -> str:
         """Show the widths, n and the rank."""

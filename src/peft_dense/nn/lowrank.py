@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from peft_dense.errors import HyperparameterError, UnsupportedModelError
 from peft_dense.layout import check_last_axis, from_channels_last, to_channels_last
-from peft_dense.nn._checks import check_whole
 from peft_dense.nn._init import linear_variance, uniform_
+from peft_dense.nn.checks import check_whole
 
 __all__ = ["LowRank", "LowRankLinear"]
 

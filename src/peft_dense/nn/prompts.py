@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from peft_dense.layout import check_last_axis
-from peft_dense.nn._checks import check_whole
+from peft_dense.nn.checks import check_whole
 
 __all__ = ["Prompts"]
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from peft_dense.errors import ShapeError
-from peft_dense.nn._checks import check_whole
+from peft_dense.nn.checks import check_whole
 from peft_dense.nn.kronecker import kronecker_sum
 
 __all__ = ["LayerwiseScalingKernel", "VectorScalingKernel"]

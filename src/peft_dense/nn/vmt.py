@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from peft_dense.errors import HyperparameterError
 from peft_dense.layout import check_last_axis
-from peft_dense.nn._checks import check_divides
+from peft_dense.nn.checks import check_choice, check_divides, check_share
 from peft_dense.nn.kronecker import KroneckerLinear, KroneckerRule
 from peft_dense.nn.scale_shift import ScaleShift
 from peft_dense.nn.task_dict import TaskDict
@@ -24,7 +24,8 @@ class VMTAdapter(nn.Module):
     VMT-Adapter, section 4.1. The shared latent is ``h = relu(x W_down) W_up`` (equation 3). A call
     gives its generic part, ``gate * h``, which joins the stream; the part for task t,
     ``scale_t * ((1 - gate) * h) + shift_t`` (equation 4), never does, so one pass serves all
-    tasks. The call keeps h until :meth:`take` hands it out.
+    tasks. Nothing is kept: h is the output of the submodule ``up``, where a hook can read it, or
+    take :meth:`latent`, :meth:`generic` and :meth:`specific` one by one.
 
     With ``m`` this is VMT-Adapter-Lite: both projections are sums of m Kronecker products with
     the same m slow m x m matrices (section 4.2, equation 6).
@@ -55,9 +56,9 @@ class VMTAdapter(nn.Module):
     Example:
         >>> import torch
         >>> adapter = VMTAdapter(96, ["semseg", "normals"], ratio=4, m=3)
-        >>> generic = adapter(torch.randn(2, 49, 96))
-        >>> adapter.specific(adapter.take(), "semseg").shape
-        torch.Size([2, 49, 96])
+        >>> h = adapter.latent(torch.randn(2, 49, 96))
+        >>> adapter.generic(h).shape, adapter.specific(h, "semseg").shape
+        (torch.Size([2, 49, 96]), torch.Size([2, 49, 96]))
     """
 
     def __init__(
@@ -72,12 +73,9 @@ class VMTAdapter(nn.Module):
     ) -> None:
         super().__init__()
         check_divides("ratio", ratio, features=features)
-        if not 0 <= gate <= 1:
-            raise HyperparameterError(f"gate is {gate!r}; pass a number from 0 to 1.")
-        if norm not in ("default", "in", None):
-            raise HyperparameterError(f"norm is {norm!r}; pass 'default', 'in' or None.")
+        check_share("gate", gate)
+        check_choice("norm", norm, ("default", "in", None))
         self.features, self.ratio, self.gate, self.m = features, ratio, gate, m
-        self.kept: Tensor | None = None
         with_norm = m is None if norm == "default" else norm == "in"
         self.norm = nn.LayerNorm(features) if with_norm else None
         width = features // ratio
@@ -107,10 +105,8 @@ class VMTAdapter(nn.Module):
         self.tasks[name] = ScaleShift(self.features).to(reference)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Give the generic part of the latent, and keep the latent for :meth:`take`."""
-        h = self.latent(x)
-        self.kept = h
-        return self.generic(h)
+        """Give the generic part of the latent."""
+        return self.generic(self.latent(x))
 
     def latent(self, x: Tensor) -> Tensor:
         """Give the latent that all tasks share, ``h = relu(x W_down) W_up`` (equation 3)."""
@@ -128,15 +124,6 @@ class VMTAdapter(nn.Module):
         """Give the part of one task, ``scale * ((1 - gate) * h) + shift`` (equation 4)."""
         part: Tensor = self.tasks[task]((1 - self.gate) * h)
         return part
-
-    def take(self) -> Tensor | None:
-        """Hand out the latent that the last call kept, and forget it."""
-        h, self.kept = self.kept, None
-        return h
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave the kept latent out of copies and pickles: it belongs to one pass."""
-        return {**self.__dict__, "kept": None}
 
     def extra_repr(self) -> str:
         """Show what isn't a submodule."""

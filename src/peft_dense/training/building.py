@@ -27,7 +27,7 @@ from peft_dense.errors import (
     UnsupportedModelError,
 )
 from peft_dense.heads import head as find_head
-from peft_dense.inject import inject
+from peft_dense.injection import inject
 from peft_dense.methods import method as find_method
 from peft_dense.methods import methods
 from peft_dense.tasks import Task, tasks

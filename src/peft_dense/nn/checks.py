@@ -1,9 +1,10 @@
-"""Checks of hyper-parameters that several layers share."""
+"""Checks of hyper-parameters, for layers and methods alike."""
 
 from __future__ import annotations
 
 import math
-from numbers import Integral
+from collections.abc import Sequence
+from numbers import Integral, Real
 
 from peft_dense.errors import HyperparameterError
 
@@ -38,6 +39,27 @@ def check_divides(name: str, value: object, **widths: int) -> None:
         what = " and ".join(f"{width} ({number})" for width, number in widths.items())
         choice = f"one of {', '.join(map(str, allowed))}" if len(allowed) > 1 else "1"
         raise HyperparameterError(f"{name} is {value!r}, but must divide {what}; pass {choice}.")
+
+
+def check_share(name: str, value: object) -> None:
+    """Raise unless ``value`` is a number from 0 to 1.
+
+    Raises:
+        HyperparameterError: It isn't.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value <= 1:  # type: ignore[operator]
+        raise HyperparameterError(f"{name} is {value!r}; pass a number from 0 to 1.")
+
+
+def check_choice(name: str, value: object, allowed: Sequence[object]) -> None:
+    """Raise unless ``value`` is one of ``allowed``.
+
+    Raises:
+        HyperparameterError: It isn't; the allowed ones are listed.
+    """
+    if not any(value is one or value == one for one in allowed):
+        choices = ", ".join(map(repr, allowed))
+        raise HyperparameterError(f"{name} is {value!r}; pass one of {choices}.")
 
 
 def _divisors(number: int) -> list[int]:

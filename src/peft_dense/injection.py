@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 
 from peft_dense.adapted import AdaptedBackbone
-from peft_dense.backbones import Family, examine
-from peft_dense.errors import HyperparameterError
+from peft_dense.backbones import Family, describe, examine
+from peft_dense.explaining import explain_method
 from peft_dense.methods import Method
 from peft_dense.methods import method as find_method
+from peft_dense.surgery import check_names
 
 __all__ = ["PASCAL_CONTEXT", "inject"]
 
@@ -25,6 +26,7 @@ def inject(
     *,
     tasks: Sequence[str] | None = None,
     family: Family | None = None,
+    explain: bool = False,
     **hyperparameters: Any,
 ) -> AdaptedBackbone:
     """Adapt a backbone to several dense tasks; the model itself isn't touched.
@@ -35,6 +37,8 @@ def inject(
         method: Name of a method, or a Method. :func:`peft_dense.methods` lists the names.
         tasks: Names of the tasks, any strings; None takes the four of PASCAL-Context.
         family: What the probe can't see of an unusual backbone.
+        explain: Print, before anything is made, what was found in the backbone and what the method
+            puts where.
         **hyperparameters: Those of the method.
 
     Returns:
@@ -42,8 +46,8 @@ def inject(
 
     Raises:
         UnknownNameError: Unknown method or hyper-parameter; the nearest names are offered.
-        HyperparameterError: A hyper-parameter doesn't fit the backbone, or the tasks are empty or
-            twice.
+        HyperparameterError: A hyper-parameter doesn't fit the backbone, or the tasks are no list of
+            distinct names.
         UnsupportedModelError: The model is wrapped, or its stage outputs can't be reached.
         NoSiteError: The backbone has no place for what the method adds.
 
@@ -54,16 +58,12 @@ def inject(
         >>> [tuple(f.shape) for f in adapted(torch.randn(1, 3, 64, 64))["depth"]]
         [(1, 32, 16, 16), (1, 64, 8, 8), (1, 160, 4, 4), (1, 256, 2, 2)]
     """
-    how = find_method(method, **hyperparameters)
-    given = PASCAL_CONTEXT if tasks is None else (tasks,) if isinstance(tasks, str) else tasks
-    names = tuple(given) if isinstance(given, Iterable) else ()
-    if (
-        not names
-        or len(set(names)) != len(names)
-        or not all(isinstance(n, str) and n for n in names)
-    ):
-        raise HyperparameterError(
-            f"tasks={tasks!r}; expected at least one name, each a non-empty string and each once."
-        )
-    info = examine(model, family, stacklevel=3)
-    return AdaptedBackbone(model, how.resolve(info), names, info)
+    chosen = find_method(method, **hyperparameters)
+    names = check_names(PASCAL_CONTEXT if tasks is None else tasks)
+    info = examine(model, family)
+    if explain:
+        print(describe(info))  # noqa: T201 - what explain asks for
+    chosen = chosen.resolve(info)
+    if explain:
+        print(explain_method(model, chosen, names, info))  # noqa: T201
+    return AdaptedBackbone(model, chosen, names, info)

@@ -1,0 +1,1 @@
+"""Saved folders: what lies in them, whether it is whole, and whether it fits."""

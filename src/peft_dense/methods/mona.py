@@ -1,0 +1,80 @@
+"""Mona: multi-scale depthwise filters after MLPs and attention, shared by all tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import nn
+
+from peft_dense.backbones import BackboneInfo
+from peft_dense.methods.base import (
+    Method,
+    attach,
+    check_adapter,
+    check_maps,
+    map_sites,
+    register,
+)
+from peft_dense.nn import MonaAdapter
+from peft_dense.nn.checks import check_whole
+
+__all__ = ["Mona"]
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class Mona(Method):
+    """Adds a bottleneck with 3x3, 5x5 and 7x7 depthwise filters after every MLP, in one pass.
+
+    Yin et al. 2025. A single-task method of Swin; here all tasks share it. The original stands on
+    the residual stream, once after the attention's sum and once after the MLP's: it reads the
+    stream itself. That place has no module in most backbones, so this one stands inside the
+    residual: it reads what the MLP (and with ``sites="both"`` the attention) gives, before the sum
+    with the stream, or with ``placement="parallel"`` the normalised stream that goes in. timm's
+    Swin hands attention windows, so the default is the MLPs alone. The branch starts at zero, the
+    original's near zero; its dropout of 0.1 is left out, and so are its frozen output norms.
+
+    Args:
+        width: Width of the bottleneck.
+        sites: ``"mlp"``, ``"attn"`` or ``"both"``. Sites whose tokens are no map (windows, mask
+            units) get nothing; a warning names them.
+        placement: ``"serial"`` reads the site's output, ``"parallel"`` its input.
+
+    Raises:
+        NoSiteError: No such site works on a map.
+        HyperparameterError: A parallel branch has no place.
+    """
+
+    name: ClassVar[str] = "mona"
+    paper: ClassVar[str] = "Yin et al. 2025 (Mona), arXiv 2408.08345, section 3"
+    one_path: ClassVar[bool] = True
+
+    width: int = 64
+    sites: Literal["mlp", "attn", "both"] = "mlp"
+    placement: Literal["parallel", "serial"] = "serial"
+
+    def __post_init__(self) -> None:
+        """Check what needs no backbone to be checked."""
+        super().__post_init__()
+        check_whole("width", self.width)
+        check_adapter(None, self.sites, self.placement)
+
+    def resolve(self, info: BackboneInfo) -> Mona:
+        """Check that there are maps to filter."""
+        check_maps(self.name, info, self.sites)
+        return self
+
+    def adapt(
+        self, path: nn.Module, info: BackboneInfo, tasks: Sequence[str], shared: nn.Module | None
+    ) -> None:
+        """Put the filters at every site."""
+        for site in map_sites(info, self.sites):
+            attach(path, site, MonaAdapter(site.width, self.width), self.placement, grid=True)
+
+    def count(self, info: BackboneInfo, tasks: int) -> int:
+        """``sum (2 n d + 5 d + n^2 + 88 n)`` with the bottleneck's width n."""
+        n = self.width
+        sites = map_sites(info, self.sites)
+        return sum(2 * n * site.width + 5 * site.width + n * n + 88 * n for site in sites)

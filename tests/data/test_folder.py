@@ -136,6 +136,44 @@ def test_cached_items_equal_read_ones_and_stay_what_they_are(root: Path) -> None
     assert torch.equal(flipped[0]["semseg"], data[0]["semseg"].flip(-1))
 
 
+def size_of(item: dict) -> int:
+    """Bytes that an item takes when images and classes are bytes."""
+    wide = {"depth": 4, "normals": 12}
+    return HEIGHT * WIDTH * sum(3 if n == "image" else wide.get(n, 1) for n in item if n != "meta")
+
+
+def test_what_is_kept_is_counted_in_bytes(root: Path) -> None:
+    data = DenseFolder(root, "train", TASKS)
+    each = size_of(data[0])
+    assert Cached(data).nbytes == 2 * each
+    for budget, kept in ((2 * each, 2), (2 * each - 1, 1), (each, 1), (each - 1, 0)):
+        cached = Cached(data, budget=budget)
+        assert (cached.kept, cached.nbytes, len(cached)) == (kept, kept * each, 2)
+        for index in (0, 1, -1):
+            found, expected = cached[index], data[index]
+            assert all(torch.equal(found[name], expected[name]) for name in ("image", *TASKS))
+        assert cached.tasks == data.tasks and cached.kinds == data.kinds
+    with pytest.raises(IndexError):
+        cached[2]
+
+
+def test_items_alone_cannot_be_read_again(root: Path) -> None:
+    data = DenseFolder(root, "train", TASKS)
+    items = (data[index] for index in range(2))
+    with pytest.raises(DataError, match=r"0 items fill the 9 bytes .*Pass source="):
+        Cached(items, budget=9)
+    items = (data[index] for index in range(2))
+    assert len(Cached(items, budget=9, source=data)) == 2
+
+
+def test_images_that_bytes_cannot_hold_are_kept_as_they_are() -> None:
+    items = [{"image": torch.rand(3, 4, 4), "meta": {}}, {"image": torch.zeros(5, 4, 4) + 0.2}]
+    cached = Cached(items)
+    assert cached.nbytes == 3 * 16 * 4 + 5 * 16
+    for item, kept in zip(items, (cached[0], cached[1]), strict=True):
+        assert torch.equal(item["image"], kept["image"])
+
+
 def test_classes_are_those_of_the_file(root: Path) -> None:
     assert DenseFolder(root, "val", TASKS).classes == {}
     (root / "classes.json").write_text(json.dumps({"semseg": ["sky", "sea"]}))
@@ -231,4 +269,7 @@ def test_label_of_another_kind(root: Path, task: str, array: np.ndarray, expecte
 def test_images_of_different_sizes_are_not_stacked() -> None:
     items = [{"image": torch.zeros(3, 4, width)} for width in (4, 6)]
     with pytest.raises(DataError, match=r"4 x 4 and 4 x 6 .*transform=Resize"):
+        collate(items)
+    items = [{"image": torch.zeros(channels, 4, 4)} for channels in (3, 1)]
+    with pytest.raises(DataError, match=r"images of 1 and 3 channels can't be stacked; save all"):
         collate(items)

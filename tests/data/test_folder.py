@@ -12,6 +12,7 @@ from PIL import Image
 from torch.testing import assert_close
 
 from peft_dense.data import Cached, DenseFolder, RandomFlip, Resize, available_tasks, collate
+from peft_dense.data.labels import read_label
 from peft_dense.errors import DataError
 
 HEIGHT, WIDTH = 5, 7
@@ -80,6 +81,25 @@ def test_normals_without_a_direction_are_ignored(root: Path, value: int) -> None
     assert normals[:, 0, 0].tolist() == [255] * 3
     np.save(root / "normals" / "b.npy", np.full((HEIGHT, WIDTH, 3), np.nan))
     assert (DenseFolder(root, "val", ["normals"])[0]["normals"] == 255).all()
+
+
+def test_a_coded_normal_is_absent_only_if_all_of_it_is_0_or_255(root: Path) -> None:
+    coded = np.full((HEIGHT, WIDTH, 3), 200, np.uint8)
+    few = [(0, 0, 0), (255, 255, 255), (0, 0, 200), (0, 200, 0), (200, 0, 0), (255, 255, 0)]
+    coded[0, : len(few)] = few
+    save(root / "normals" / "a.png", coded)
+    normals = DenseFolder(root, "train", ["normals"])[0]["normals"][:, 0]
+    assert (normals[0] == 255).tolist() == [True, True, False, False, False, False, False]
+
+
+def test_depth_may_have_a_channel_of_its_own(root: Path) -> None:
+    np.save(root / "depth" / "a.npy", np.full((HEIGHT, WIDTH, 1), 2.0))
+    assert DenseFolder(root, "train", ["depth"])[0]["depth"].shape == (1, HEIGHT, WIDTH)
+
+
+def test_a_label_that_is_read_alone_has_the_type_of_its_kind(root: Path) -> None:
+    assert read_label(root / "semseg" / "a.png", "semseg").dtype == torch.int64
+    assert read_label(root / "depth" / "b.png", "depth").dtype == torch.float32
 
 
 def test_depth_that_is_not_finite_is_ignored(root: Path) -> None:

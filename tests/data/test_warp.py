@@ -95,6 +95,15 @@ def test_a_warp_that_moves_nothing_gives_the_item_back() -> None:
             assert still[name] == value if name == "meta" else torch.equal(still[name], value)
 
 
+@pytest.mark.parametrize("scale", [0.3, 0.6, 1.0, 2.0])
+def test_what_is_even_stays_even_up_to_the_border(scale: float) -> None:
+    image = torch.tensor([0.2, 0.5, 0.8])[:, None, None].expand(3, 40, 50)
+    warp = RandomWarp((32, 24), (scale, scale))
+    seen = warp({"image": image, "sal": torch.ones(40, 50, dtype=torch.int64)})
+    inside = seen["sal"] == 1
+    assert_close(seen["image"][:, inside], image[:, :1, 0].expand(3, int(inside.sum())))
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**16), st.integers(1, 9), st.integers(1, 9), st.sampled_from([0, 180]))
 def test_labels_are_sampled_and_agree_on_what_is_bare(

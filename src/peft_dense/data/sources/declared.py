@@ -47,8 +47,9 @@ class Declared:
         Raises:
             DataError: It names the file, the class and the number.
         """
-        largest = int(label.masked_fill(label == kind.ignore, 0).max())
-        number = self.number(task)
+        number, largest = self.number(task), int(label.max())
+        if largest == kind.ignore:
+            largest = int(label.masked_fill(label == kind.ignore, 0).max())
         if number is None and largest > IGNORE:
             raise DataError(
                 f"{path} holds class {largest}; more than {IGNORE} classes have to be declared. "

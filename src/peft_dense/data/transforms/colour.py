@@ -85,12 +85,9 @@ class ColorJitter:
 def shift_hue(image: Tensor, shift: float) -> Tensor:
     r"""Turn the hue of an image; grey and images of one channel stay as they are.
 
-    With V the largest and C the spread of a pixel's channels and H its hue in 0..6, channel c
-    becomes
-
-    .. math:: V - C \max(0, \min(k, 4 - k, 1)), \quad k = (n_c + H + 6\,\mathrm{shift}) \bmod 6
-
-    with n = 5, 3, 1 for red, green and blue (the HSV hexcone, written without sectors).
+    With V the largest and C the spread of a pixel's channels and H its turned hue in 0..6, red
+    becomes V - C [2 - abs(H - 3)], green V - C [abs(H - 2) - 1] and blue V - C [abs(H - 4) - 1],
+    where [] cuts to 0..1: the HSV hexcone, written without its six sectors.
 
     Args:
         image: RGB in 0..1.
@@ -113,12 +110,11 @@ def shift_hue(image: Tensor, shift: float) -> Tensor:
     from_red, from_green = (green - blue) / safe, (blue - red).div_(safe).add_(2)
     from_blue = (red - green).div_(safe).add_(4)
     hue = torch.where(value == green, from_green, from_blue)
-    hue = torch.where(value == red, from_red, hue).add_(6 * shift)
+    hue = torch.where(value == red, from_red, hue).add_(6 * shift).remainder_(6)
     turned = torch.empty_like(image)
-    for channel, start in enumerate((5, 3, 1)):
-        k = (hue + start).remainder_(6)
-        k = torch.minimum(k, 4 - k).clamp_(0, 1).mul_(spread)
-        torch.sub(value, k, out=turned.select(-3, channel))
+    for channel, (centre, sign, start) in enumerate(((3, -1, 2), (2, 1, -1), (4, 1, -1))):
+        part = (hue - centre).abs_().mul_(sign).add_(start).clamp_(0, 1).mul_(spread)
+        torch.sub(value, part, out=turned.select(-3, channel))
     return turned
 
 

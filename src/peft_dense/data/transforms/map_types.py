@@ -112,7 +112,10 @@ class Normals(Label):
             return values
         x, y, z = values.unbind(-3)
         (xx, xy), (yx, yy) = motion.turn
-        turned = torch.stack([xx * x + xy * y, yx * x + yy * y, z], dim=-3)
+        turned = torch.empty_like(values)
+        torch.mul(x, xx, out=turned.select(-3, 0)).add_(y, alpha=xy)
+        torch.mul(x, yx, out=turned.select(-3, 1)).add_(y, alpha=yy)
+        turned.select(-3, 2).copy_(z)
         return turned.masked_fill_((x == IGNORE).unsqueeze(-3), IGNORE)
 
 

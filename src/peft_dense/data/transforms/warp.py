@@ -194,9 +194,10 @@ def _interpolate(image: Tensor, y: Tensor, x: Tensor, shrinks: Sequence[float]) 
         source = _smooth(source, axis, shrink / pool, pool)
     height, width = source.shape[-2:]
     size = (y.shape[0], x.shape[1])
-    places = x * (2 / width) - 1, y * (2 / height) - 1
-    grid = torch.stack([place.expand(size) for place in places], -1)[None]
-    seen = F.grid_sample(source, grid, padding_mode="border", align_corners=False)[0]
+    grid = torch.empty(1, *size, 2)
+    torch.mul(x.expand(size), 2 / width, out=grid[0, ..., 0])
+    torch.mul(y.expand(size), 2 / height, out=grid[0, ..., 1])
+    seen = F.grid_sample(source, grid.sub_(1), padding_mode="border", align_corners=False)[0]
     return seen.round_().to(torch.uint8) if image.dtype == torch.uint8 else seen
 
 

@@ -5,10 +5,12 @@ WORKERS ?= 2
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help test lint demo docs clean
+.PHONY: help test test-rest test-all lint demo docs clean
 
 help:
-	@echo "make test   lint, type check, tests"
+	@echo "make test   lint, type check, tests: all but what test-rest has"
+	@echo "make test-rest  the laws on every other pair of method and backbone"
+	@echo "make test-all   both"
 	@echo "make lint   lint and type check only"
 	@echo "make demo   train three methods on made scenes and compare them"
 	@echo "make docs   build the documentation into site/"
@@ -33,6 +35,12 @@ lint: $(READY)
 test: lint
 	@echo "== pytest"
 	@$(BIN)/pytest -n $(WORKERS) -q
+
+test-rest: $(READY)
+	@echo "== pytest -m full"
+	@$(BIN)/pytest -n $(WORKERS) -q -m full
+
+test-all: test test-rest
 
 demo: $(READY)
 	@$(BIN)/python examples/train.py --method decoders_only,shared_adapter,vmt_lite \

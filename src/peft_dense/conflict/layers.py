@@ -46,8 +46,8 @@ def layers_of(parameters: Shared) -> dict[str, list[Tensor]]:
 def shared_layers(model: DenseModel | AdaptedBackbone) -> dict[str, list[nn.Parameter]]:
     """Sort what the tasks of a model share, and what trains of it, by layer.
 
-    On a shared path that is what was added for all tasks and what was unfrozen; with a path a task
-    it is the hypernetwork. A layer is a whole adapter, a part of a hypernetwork, or the module of
+    On a shared path that is what was added for all tasks and what was unfrozen; with a path per
+    task it is the hypernetwork. A layer is a whole adapter, a part of a hypernetwork, or the module of
     the backbone that owns the parameter.
 
     Raises:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -316,3 +317,12 @@ def test_explain_says_what_will_be_there_and_changes_nothing(capsys):
     assert "each of 2 paths" in said
     assert "TaskHyperNetworks" in said
     assert method("polyhistor").name in said
+
+
+def test_a_scale_behind_an_activation_can_not_be_folded():
+    """timm's BatchNormAct2d normalises and activates: folding would be wrong without a word."""
+    encoder = inject(timm.create_model("mobilevitv2_050").eval(), "ssf", tasks=["a"])
+    before = [f.clone() for f in encoder(image(1))["a"]]
+    with pytest.raises(UnsupportedModelError, match="BatchNormAct2d has an activation"):
+        encoder.merge()
+    assert all(torch.equal(a, b) for a, b in zip(encoder(image(1))["a"], before, strict=True))

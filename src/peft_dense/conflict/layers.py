@@ -47,8 +47,8 @@ def shared_layers(model: DenseModel | AdaptedBackbone) -> dict[str, list[nn.Para
     """Sort what the tasks of a model share, and what trains of it, by layer.
 
     On a shared path that is what was added for all tasks and what was unfrozen; with a path per
-    task it is the hypernetwork. A layer is a whole adapter, a part of a hypernetwork, or the module of
-    the backbone that owns the parameter.
+    task it is the hypernetwork. A layer is a whole adapter, a part of a hypernetwork, or the
+    module of the backbone that owns the parameter.
 
     Raises:
         UnsupportedModelError: The tasks share nothing that trains.

@@ -33,8 +33,8 @@ class Polyhistor(Method):
 
     Polyhistor, section 4.1: the hypernetwork reads the task's embedding and makes each projection
     as a product of two low-rank matrices (equation 3). A path per task, hypernetworks shared by
-    all. Try a tenth of an adapter's learning rate: under Adam a made weight moves with the sum of its k
-    generator entries.
+    all. Try a tenth of an adapter's learning rate: under Adam a made weight moves with the sum of
+    its k generator entries.
 
     Args:
         ratio: Down-projection ratio rho; ``n = d / rho``.

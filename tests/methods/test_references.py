@@ -135,7 +135,8 @@ def test_vmt_features_follow_equations_3_to_5():
         )
     features = made(x)
     plain = made.method.__class__.__base__.task_features  # the stage outputs as they are
-    outputs = plain(made.method, path, made.info, made._stage_outputs(path, x), ["a"], x)["a"]
+    stages = made.info.stage_outputs(path, x)
+    outputs = plain(made.method, path, made.info, stages, {}, ["a"], x)["a"]
     for task in made.tasks:
         for stage, output in enumerate(outputs):
             expected = output.clone()

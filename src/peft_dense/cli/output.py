@@ -6,6 +6,8 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 
+from torch import distributed
+
 from peft_dense.errors import PeftDenseError
 
 __all__ = ["exit_status", "one_line", "say", "table"]
@@ -29,6 +31,10 @@ def exit_status(run: Callable[[], object]) -> int:
         warnings.showwarning = lambda message, *_: say(f"note: {message}")
         try:
             status = run()
+            _leave_group()
+        except SystemExit:  # as after a signal, when all processes end together
+            _leave_group()
+            raise
         except PeftDenseError as error:
             say(f"error: {error}")
             return 2
@@ -36,6 +42,15 @@ def exit_status(run: Callable[[], object]) -> int:
             say("stopped by SIGINT, before there was anything to keep")
             return 130
     return int(status) if isinstance(status, int) else 0
+
+
+def _leave_group() -> None:
+    """Leave the group of processes, if this is one of several.
+
+    Else its threads are taken down with the interpreter, which now and then aborts the process.
+    """
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def say(text: object) -> None:

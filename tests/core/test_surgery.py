@@ -348,3 +348,14 @@ def test_a_task_that_fails_midway_leaves_no_trace(name, monkeypatch):
     assert adapted.ledger() == ledger
     adapted.add_task("depth")
     assert adapted(image(1)).keys() == {*CHANNELS, "depth"}
+
+
+def test_a_head_that_is_no_module_leaves_no_task_behind():
+    model = dense(width=8)
+    before = model(image(1))
+    with pytest.raises(HyperparameterError, match=r"'depth'.*Module"):
+        model.add_task("depth", 3, head=lambda channels, out, **options: None)
+    assert model.tasks == tuple(CHANNELS)
+    assert same(model(image(1)), before)
+    model.add_task("depth", 3)
+    assert model(image(1)).keys() == {*CHANNELS, "depth"}

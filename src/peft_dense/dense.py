@@ -51,7 +51,7 @@ class DenseModel(nn.Module):
     Raises:
         UnknownNameError: Unknown head, an option that a named head hasn't, or a head for a task
             that the encoder hasn't.
-        HyperparameterError: A task of the encoder has no head.
+        HyperparameterError: A task of the encoder has no head, or its head is no module.
 
     Example:
         >>> import timm, torch
@@ -96,6 +96,10 @@ class DenseModel(nn.Module):
         check_whole(f"channels[{task!r}]", channels)
         norms = nn.ModuleList(nn.LayerNorm(width) for width in self.encoder.channels)
         head = _factory(kind, self.options)(self.encoder.channels, int(channels), **self.options)
+        if not isinstance(head, nn.Module):
+            raise HyperparameterError(
+                f"the head of {task!r} is {head!r:.200}; expected the callable to return a Module."
+            )
         return int(channels), kind if isinstance(kind, str) else None, norms, head
 
     def _put_head(
@@ -188,10 +192,13 @@ class DenseModel(nn.Module):
                     f"the tasks' heads are {self.head_names}, which doesn't tell the one of "
                     f"{name!r}; pass head=..., a name or a callable."
                 )
-        parts = self._make_head(name, channels, head)
+        width, kind, norms, made = self._make_head(name, channels, head)
+        # Moved before anything changes, for moving may fail.
+        like = next(self.norms.parameters())
+        norms, made = norms.to(like), made.to(like)
         if name not in self.encoder.tasks:
             self.encoder.add_task(name)
-        self._put_head(name, *parts, next(self.norms.parameters()))
+        self._put_head(name, width, kind, norms, made, like)
         self.train(self.training)
 
     def remove_task(self, name: str) -> None:

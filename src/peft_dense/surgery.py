@@ -49,14 +49,18 @@ def add_task(adapted: AdaptedBackbone, name: str) -> None:
     # New adapters are like those that are there, which needn't be like the backbone.
     like = next((s for s in there if not s.frozen), there[0]).tensor
     tensors = {} if adapted.method.one_path else _start(adapted, like)
-    for module in list(adapted.modules()):
-        parts = getattr(module, "tasks", None)
-        if isinstance(parts, TaskDict) and len(parts):  # one without serves the stream alone
-            module.add_task(name)  # type: ignore[operator]
-    if not adapted.method.one_path:
-        adapted.paths[name] = adapted.new_path((name,), tensors)
+    try:
+        for module in list(adapted.modules()):
+            parts = getattr(module, "tasks", None)
+            if isinstance(parts, TaskDict) and len(parts):  # one without serves the stream alone
+                module.add_task(name)  # type: ignore[operator]
+        if not adapted.method.one_path:
+            adapted.paths[name] = adapted.new_path((name,), tensors)
+        ownership.settle(adapted, like, {id(slot.tensor) for slot in there})
+    except BaseException:  # memory ran out, or the user interrupted: half a task is none
+        _forget(adapted, name)
+        raise
     adapted.tasks = (*adapted.tasks, name)
-    ownership.settle(adapted, like, {id(slot.tensor) for slot in there})
     adapted.train(adapted.training)
 
 
@@ -88,13 +92,18 @@ def remove_task(adapted: AdaptedBackbone, name: str) -> None:
     adapted.check_tasks([name])
     if len(adapted.tasks) == 1:
         raise HyperparameterError(f"{name!r} is the last task; use eject() to get the backbone.")
+    _forget(adapted, name)
+    adapted.tasks = tuple(task for task in adapted.tasks if task != name)
+
+
+def _forget(adapted: AdaptedBackbone, name: str) -> None:
+    """Drop whatever serves the task ``name`` alone, as far as it is there."""
     for module in list(adapted.modules()):
         tasks = getattr(module, "tasks", None)
         if isinstance(tasks, TaskDict) and name in tasks:
             del tasks[name]
-    if not adapted.method.one_path:
+    if not adapted.method.one_path and name in adapted.paths:
         del adapted.paths[name]
-    adapted.tasks = tuple(task for task in adapted.tasks if task != name)
 
 
 def extract_task(adapted: AdaptedBackbone, name: str) -> AdaptedBackbone:

@@ -326,3 +326,36 @@ def test_a_scale_behind_an_activation_can_not_be_folded():
     with pytest.raises(UnsupportedModelError, match="BatchNormAct2d has an activation"):
         encoder.merge()
     assert all(torch.equal(a, b) for a, b in zip(encoder(image(1))["a"], before, strict=True))
+
+
+# ------------------------------------------------------------------------------ what fails midway
+
+
+@pytest.mark.parametrize("name", ["vmt_lite", "lora", "polyhistor_lite", "multitask_full"])
+def test_a_task_that_fails_midway_leaves_no_trace(name, monkeypatch):
+    adapted = inject(swin(), name, tasks=list(CHANNELS)).eval()
+    state, ledger = adapted.state_dict(), adapted.ledger()
+
+    def out_of_memory(*_: object, **__: object) -> None:
+        raise MemoryError("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("peft_dense.ownership.settle", out_of_memory)
+        with pytest.raises(MemoryError):
+            adapted.add_task("depth")
+    assert adapted.tasks == tuple(CHANNELS)
+    assert adapted.state_dict().keys() == state.keys()
+    assert adapted.ledger() == ledger
+    adapted.add_task("depth")
+    assert adapted(image(1)).keys() == {*CHANNELS, "depth"}
+
+
+def test_a_head_that_is_no_module_leaves_no_task_behind():
+    model = dense(width=8)
+    before = model(image(1))
+    with pytest.raises(HyperparameterError, match=r"'depth'.*Module"):
+        model.add_task("depth", 3, head=lambda channels, out, **options: None)
+    assert model.tasks == tuple(CHANNELS)
+    assert same(model(image(1)), before)
+    model.add_task("depth", 3)
+    assert model(image(1)).keys() == {*CHANNELS, "depth"}

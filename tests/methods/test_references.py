@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from peft_dense import inject
-from peft_dense.backbones import adapter_at
+from peft_dense.backbones import branch_at
 from peft_dense.nn import DoRALinear, LowRankLinear
 from zoo import build, image, perturb
 
@@ -25,7 +25,7 @@ def adapted(name: str, **hyperparameters):
 def places(made, kinds: str, task: str = "b"):
     """Yield site, adapter and an input for it."""
     for site in made.info.find(kinds):
-        yield site, adapter_at(made.paths[task], site), torch.randn(2, 9, site.width)
+        yield site, branch_at(made.paths[task], site), torch.randn(2, 9, site.width)
 
 
 def bottleneck(branch, x, down, up):
@@ -142,7 +142,7 @@ def test_vmt_features_follow_equations_3_to_5():
             for site in made.info.find("mlp"):
                 if site.stage != stage:
                     continue
-                layer = adapter_at(path, site)
+                layer = branch_at(path, site)
                 z = F.layer_norm(kept[site.name], (site.width,), layer.norm.weight, layer.norm.bias)
                 h = F.relu(z @ layer.down.weight.T) @ layer.up.weight.T + layer.up.bias
                 own = layer.tasks[task]

@@ -5,11 +5,12 @@ WORKERS ?= 2
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help test lint demo docs clean
+.PHONY: help test lint mutation demo docs clean
 
 help:
 	@echo "make test   lint, type check, tests"
 	@echo "make lint   lint and type check only"
+	@echo "make mutation  run a sample of mutants (about an hour; docs/testing.md)"
 	@echo "make demo   train three methods on made scenes and compare them"
 	@echo "make docs   build the documentation into site/"
 	@echo "make clean  remove .venv and everything built"
@@ -34,6 +35,9 @@ test: lint
 	@echo "== pytest"
 	@$(BIN)/pytest -n $(WORKERS) -q
 
+mutation: $(READY)
+	@PYTHONPATH=tests $(BIN)/python -m mutation --sample 400 --seed 0
+
 demo: $(READY)
 	@$(BIN)/python examples/train.py --method decoders_only,shared_adapter,vmt_lite \
 		--data made --eval-every 125 --out runs/demo
@@ -44,4 +48,4 @@ docs: $(READY)
 	@echo "== site/index.html is ready"
 
 clean:
-	rm -rf .venv site dist runs .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv site dist runs mutants .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -28,8 +28,9 @@ def swin() -> nn.Module:
 
 
 def dense(name: str = "vmt_lite", head="segformer", **options) -> DenseModel:
+    backbone = swin()  # before the seed: building it draws too
     torch.manual_seed(0)
-    model = DenseModel(inject(swin(), name, tasks=list(CHANNELS)), CHANNELS, head, **options)
+    model = DenseModel(inject(backbone, name, tasks=list(CHANNELS)), CHANNELS, head, **options)
     perturb(model, [p for p in model.parameters() if p.requires_grad])
     return model.eval()
 

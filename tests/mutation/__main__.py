@@ -130,7 +130,7 @@ def main() -> None:
         torch.set_num_threads(1)
         mutation.measured = measured(mutation)
         # The same tests without a mutant must pass, or a kill says nothing.
-        controls = [(f"{NOTHING}{i}", m.function) for i, m in enumerate(wanted[::20])]
+        controls = [(f"{NOTHING}{i}", m.function) for i, m in enumerate(wanted[::80])]
         pairs = [*controls, *((mutant.name, mutant.function) for mutant in wanted)]
         done = 0
         for name, result in mutation.run(pairs, chosen.budget):

@@ -5,10 +5,12 @@ WORKERS ?= 2
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help test lint mutation demo docs clean
+.PHONY: help test test-rest test-all lint mutation demo docs clean
 
 help:
-	@echo "make test   lint, type check, tests"
+	@echo "make test   lint, type check, tests: all but what test-rest has"
+	@echo "make test-rest  the laws on every other pair of method and backbone"
+	@echo "make test-all   both"
 	@echo "make lint   lint and type check only"
 	@echo "make mutation  run a sample of mutants (about an hour; docs/testing.md)"
 	@echo "make demo   train three methods on made scenes and compare them"
@@ -34,6 +36,12 @@ lint: $(READY)
 test: lint
 	@echo "== pytest"
 	@$(BIN)/pytest -n $(WORKERS) -q
+
+test-rest: $(READY)
+	@echo "== pytest -m full"
+	@$(BIN)/pytest -n $(WORKERS) -q -m full
+
+test-all: test test-rest
 
 mutation: $(READY)
 	@PYTHONPATH=tests $(BIN)/python -m mutation --sample 400 --seed 0

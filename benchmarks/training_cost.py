@@ -24,13 +24,14 @@ from datetime import date
 import torch
 from tqdm import tqdm
 
+from peft_dense.cli.output import exit_status
 from peft_dense.data import Scenes, collate
-from peft_dense.errors import PeftDenseError, UnknownNameError
+from peft_dense.errors import UnknownNameError
 from peft_dense.tasks import task
-from peft_dense.training import add_options, make_backbone, make_model, make_recipe
+from peft_dense.training import add_options, make_backbone, make_model, read_options
+from peft_dense.training.building import named_methods
 from peft_dense.training.memory import peak_memory, reset_peak_memory
 from peft_dense.training.optimizer import make_optimizer
-from peft_dense.training.options import named_methods
 from peft_dense.training.step import backward
 
 BASE = "decoders_only"
@@ -49,7 +50,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def measure(args: argparse.Namespace, label: str) -> dict[str, float]:
     """Time steps of one method in this process."""
-    name, hyper = named_methods(args)[label]
+    setup, recipe = read_options(args)
+    name, hyper = named_methods(setup)[label]
     if args.threads:
         torch.set_num_threads(args.threads)
     device = torch.device("cuda" if torch.cuda.is_available() and not args.cpu else "cpu")
@@ -60,8 +62,8 @@ def measure(args: argparse.Namespace, label: str) -> dict[str, float]:
     torch.manual_seed(0)
     reset_peak_memory(device)
     before = 0 if device.type == "cuda" else peak_memory(device) or 0
-    model = make_model(args, make_backbone(args), name, hyper, known).to(device).train()
-    recipe = make_recipe(args)
+    net = make_backbone(setup)
+    model = make_model(setup, net, name, hyper, known, recipe.seed).to(device).train()
     if recipe.checkpointing:
         model.encoder.set_grad_checkpointing()
     optimizer = make_optimizer(model, recipe)
@@ -83,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.one:
         print(json.dumps(measure(args, args.one)))
         return
-    if BASE not in (labels := list(named_methods(args))):
+    if BASE not in (labels := list(named_methods(read_options(args)[0]))):
         raise UnknownNameError(f"{BASE} isn't among the methods, and times are ratios to it.")
     names = [BASE, *(name for name in labels if name != BASE)]
     found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
@@ -112,7 +114,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except PeftDenseError as error:
-        sys.exit(f"error: {error}")
+    sys.exit(exit_status(main))

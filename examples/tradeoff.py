@@ -18,7 +18,8 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from peft_dense.errors import DataError, PeftDenseError, UnknownNameError
+from peft_dense.cli.output import exit_status
+from peft_dense.errors import DataError, UnknownNameError
 from peft_dense.tasks import delta_m
 
 Point = tuple[str, int, float]  # method, parameters, Delta
@@ -114,7 +115,4 @@ def main(argv: Sequence[str] | None = None) -> list[Point]:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except PeftDenseError as error:
-        sys.exit(f"error: {error}")
+    sys.exit(exit_status(main))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
 
@@ -16,6 +17,9 @@ settings.load_profile("ci" if os.environ.get("CI") else "local")
 # Derived labels of the tests' archives stay out of the home folder.
 os.environ.setdefault("PEFT_DENSE_CACHE", tempfile.mkdtemp(prefix="peft_dense_cache_"))
 
-if "PYTEST_XDIST_WORKER" in os.environ:
-    # Workers that each take every core slow one another down.
-    torch.set_num_threads(1)
+# Workers that each take every core slow one another down, and so do small layers on many cores.
+torch.set_num_threads(1)
+
+# Every test builds and copies whole models: with the thresholds of a script, the collector walks
+# all that the session holds several times a test, which took most of the time.
+gc.set_threshold(100_000, 20, 100)

@@ -94,9 +94,10 @@ def test_without_a_file_and_ignored_are_told(capsys, whole, tmp_path):
         label[: len(label) if name == third else 1] = 255
         Image.fromarray(label).save(path)
     share = f"{1 / Image.open(root / 'edge' / f'{second}.png').height:.1%}"
-    out = " ".join(run(capsys, "check", root).split())
+    out = " ".join(run(capsys, "check", root, status=1).split())
     assert f"edge 1 (1 without a file, {share} of pixels ignored)" in out
     assert "0 (1 all ignored, 100.0% of pixels ignored)" in out
+    assert "look wrong as a whole: 1 val edge: edge: no pixel of the 1 labels" in out
 
 
 def test_problems_are_named_and_long_lists_cut(capsys, broken):
@@ -118,6 +119,23 @@ def test_split_and_tasks_narrow_the_check(capsys, broken):
     held = json.loads(run(capsys, "check", broken, "--split", "train", "--json", status=1))
     assert list(held["labels"]) == ["train"]
     assert [problem["about"] for problem in held["problems"]] == ["sal"]
+
+
+def test_tasks_of_ones_own_are_checked_by_their_kind(capsys, whole, tmp_path):
+    root = shutil.copytree(whole, tmp_path / "own")
+    for path in (root / "sal").iterdir():
+        label = 255 * np.array(Image.open(path))
+        (root / "roofs").mkdir(exist_ok=True)
+        Image.fromarray(label).save(root / "roofs" / path.name)
+    shutil.rmtree(root / "sal")
+    held = json.loads(run(capsys, "check", root, "--tasks", "roofs=binary,edge", "--json"))
+    assert held["labels"]["val"]["roofs"]["classes"]["marked"]["share"] > 0.01
+    out = run(capsys, "check", root, "--tasks", "roofs", status=1)
+    assert "nothing but class 0 (0) where they aren't ignored (255)" in out
+    assert "no names or number of classes" in out.splitlines()[-1]
+    assert "labels of kind edge" in fails(capsys, "check", root, "--tasks", "edge=depth")
+    assert "unknown kind of labels" in fails(capsys, "check", root, "--tasks", "roofs=masks")
+    assert "names a task twice" in fails(capsys, "check", root, "--tasks", "edge,edge")
 
 
 def test_the_picture_has_a_row_a_sample(capsys, whole, tmp_path):

@@ -1,6 +1,8 @@
 """Laws that every registered method keeps on every backbone it goes on.
 
-A new method inherits them by being registered, a new backbone by one row in ``zoo.py``.
+A new method inherits them by being registered, a new backbone by one row in ``zoo.py``. `make test`
+runs the first law on every pair of method and backbone and the others on a choice of pairs,
+`make test-all` on all.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import pytest
 import torch
 from torch import nn
 
+from choice import over
 from peft_dense import AdaptedBackbone, methods
 from peft_dense.backbones import examine
 from peft_dense.errors import NoSiteError
@@ -80,7 +83,6 @@ def gradients(adapted: AdaptedBackbone, tasks=None) -> dict[str, torch.Tensor | 
 
 
 every_backbone = pytest.mark.parametrize("family", BACKBONES)
-five_backbones = pytest.mark.parametrize("family", FIVE)
 every_method = pytest.mark.parametrize("name", methods())
 
 
@@ -98,8 +100,7 @@ def test_start_is_the_identity_and_shapes_follow_the_stages(family, name):
                 torch.testing.assert_close(feature, plain, rtol=1e-4, atol=1e-4)
 
 
-@every_backbone
-@every_method
+@over(BACKBONES, methods())
 def test_only_adapters_train_and_every_one_gets_a_gradient(family, name):
     adapted = adapt(family, name)
     grads = gradients(adapted)
@@ -113,8 +114,7 @@ def test_only_adapters_train_and_every_one_gets_a_gradient(family, name):
     assert all(t.grad is None for t in frozen_tensors(adapted).values())
 
 
-@every_backbone
-@every_method
+@over(BACKBONES, methods())
 def test_counted_is_the_closed_formula(family, name):
     adapted = adapt(family, name)
     ledger = adapted.ledger()
@@ -123,8 +123,7 @@ def test_counted_is_the_closed_formula(family, name):
     assert ledger.per_task <= sum(ledger.tasks.values()) <= ledger.encoder
 
 
-@five_backbones
-@every_method
+@over(FIVE, methods())
 def test_adapters_change_the_output(family, name):
     if name == "decoders_only":
         pytest.skip("adds nothing")
@@ -135,8 +134,7 @@ def test_adapters_change_the_output(family, name):
         )
 
 
-@five_backbones
-@every_method
+@over(FIVE, methods())
 def test_the_original_stays_untouched_and_comes_back(family, name):
     model = original(family)
     before = {key: value.clone() for key, value in model.state_dict().items()}
@@ -153,8 +151,7 @@ def test_the_original_stays_untouched_and_comes_back(family, name):
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
-@five_backbones
-@every_method
+@over(FIVE, methods())
 def test_deepcopy_pickle_and_state_dict_commute_with_forward(family, name):
     adapted = adapt(family, name)
     expected = adapted(image())
@@ -166,8 +163,7 @@ def test_deepcopy_pickle_and_state_dict_commute_with_forward(family, name):
     assert same(fresh(image()), expected)
 
 
-@five_backbones
-@every_method
+@over(FIVE, methods())
 def test_frozen_tensors_exist_once(family, name):
     adapted = adapt(family, name)
     for copied in (adapted, copy.deepcopy(adapted), pickle.loads(pickle.dumps(adapted))):
@@ -184,8 +180,7 @@ def test_frozen_tensors_exist_once(family, name):
     )
 
 
-@five_backbones
-@every_method
+@over(FIVE, methods())
 def test_checkpointing_gives_the_plain_gradients(family, name):
     adapted = adapt(family, name)
     plain = gradients(adapted)
@@ -195,8 +190,7 @@ def test_checkpointing_gives_the_plain_gradients(family, name):
     copy.deepcopy(adapted)  # what the recomputation left behind doesn't get in the way
 
 
-@five_backbones
-@every_method
+@over(FIVE, methods())
 def test_a_subset_of_tasks_gives_the_same_outputs(family, name):
     adapted = adapt(family, name)
     every = adapted(image())
@@ -204,8 +198,7 @@ def test_a_subset_of_tasks_gives_the_same_outputs(family, name):
         assert same(adapted(image(), chosen), {task: every[task] for task in chosen})
 
 
-@five_backbones
-@every_method
+@over(FIVE, methods())
 def test_a_tasks_own_parameters_get_no_gradient_from_another(family, name):
     adapted = adapt(family, name)
     owners = {id(slot.tensor): slot.task for slot in slots(adapted)}
@@ -216,8 +209,7 @@ def test_a_tasks_own_parameters_get_no_gradient_from_another(family, name):
             assert grad is None or not grad.any(), n
 
 
-@five_backbones
-@every_method
+@over(FIVE, methods())
 def test_adding_and_removing_a_task_moves_no_other(family, name):
     adapted = adapt(family, name)
     before = adapted(image())
@@ -231,8 +223,7 @@ def test_adding_and_removing_a_task_moves_no_other(family, name):
     assert adapted.ledger().encoder == adapted.method.count(adapted.info, len(TASKS) - 1)
 
 
-@five_backbones
-@every_method
+@over(FIVE, methods())
 def test_an_extracted_task_gives_the_same_outputs(family, name):
     adapted = adapt(family, name)
     expected = adapted(image())
@@ -244,8 +235,7 @@ def test_an_extracted_task_gives_the_same_outputs(family, name):
     }
 
 
-@five_backbones
-@every_method
+@over(FIVE, methods())
 def test_save_and_load_give_the_same_outputs(family, name, tmp_path):
     adapted = adapt(family, name)
     folder = adapted.save(tmp_path / "adapter")
@@ -258,10 +248,7 @@ def test_save_and_load_give_the_same_outputs(family, name, tmp_path):
     assert not any(key.startswith("backbone.") for key in state)
 
 
-@every_backbone
-@pytest.mark.parametrize(
-    "name", ["lora", "polyhistor", "polyhistor_lite", "hyperformer", "dora", "ssf"]
-)
+@over(BACKBONES, ["lora", "polyhistor", "polyhistor_lite", "hyperformer", "dora", "ssf"])
 def test_a_merged_copy_gives_the_same_outputs(family, name):
     adapted = adapt(family, name).double()  # in double precision: perturbed weights are large
     merged = adapted.merge()

@@ -22,45 +22,37 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from peft_dense.errors import PeftDenseError
-from peft_dense.training import add_options, run_all
-from peft_dense.training.trainer import Result
+from peft_dense.cli import train as command
+from peft_dense.cli.output import exit_status
 
 BACKBONE = "swin_tiny_patch4_window7_224"
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    add_options(
-        parser,
+def make_parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
+    return command.make_parser(
+        argv,
+        argparse.ArgumentParser(description=__doc__.split("\n\n")[0]),
         backbone=BACKBONE,
-        pretrained=None,  # settled below: only a name of timm has weights to download
         image_size=(448, 448),
-        scale=(0.75, 1.25),
         rotation=20.0,
         head_width=256,
         cache=0,
         out=Path("runs/pascal_context"),
         workers=4,
     )
-    return parser
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    args = make_parser().parse_args(argv)
-    if args.pretrained is None:
-        args.pretrained = not args.weights and ":" not in args.backbone
+    argv = list(sys.argv[1:] if argv is None else argv)
+    args = make_parser(argv).parse_args(argv)
+    if args.pretrained is None and not args.weights and ":" not in args.backbone:
+        args.pretrained = True  # as in the papers, where the backbone is one of timm's
     return args
 
 
-def main(argv: Sequence[str] | None = None) -> list[Result]:
-    return run_all(parse(argv))
+def main(argv: Sequence[str] | None = None) -> list[dict]:
+    return command.train(parse(argv))
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except PeftDenseError as error:
-        sys.exit(f"error: {error}")
+    sys.exit(exit_status(main))

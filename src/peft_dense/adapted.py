@@ -377,7 +377,7 @@ class AdaptedBackbone(nn.Module):
         """Before the paths load: give each the frozen tensors that the state dict names once."""
         self._frozen_changed = self.frozen_changed()
         self.replaced = ownership.fill_copies(self, state_dict, prefix) or self.replaced
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Copy all but the original, also where a forward left tensors with a graph behind."""

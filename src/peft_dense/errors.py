@@ -10,6 +10,7 @@
     ├── UnsupportedModelError  (TypeError)   a model that can't be adapted as it stands
     │   └── NoSiteError                      no place in it for what the method adds
     ├── CheckpointError        (ValueError)  saved adapters that don't fit, or aren't whole
+    ├── MissingPackageError    (ImportError) a package that an extra of this one brings
     └── DataError              (ValueError)  a data set, image or label that can't be read
         ├── MissingFileError                 a file that isn't there
         └── LabelSizeError                   a label of another size than its image
@@ -32,6 +33,7 @@ __all__ = [
     "ImageSizeError",
     "LabelSizeError",
     "MissingFileError",
+    "MissingPackageError",
     "NoSiteError",
     "PeftDenseError",
     "ShapeError",
@@ -88,6 +90,22 @@ class NoSiteError(UnsupportedModelError):
 
 class CheckpointError(PeftDenseError, ValueError):
     """Saved adapters that don't fit the model, or that aren't whole."""
+
+
+class MissingPackageError(PeftDenseError, ImportError):
+    """A package that isn't installed; the message names the extra that brings it.
+
+    Example:
+        >>> str(MissingPackageError.of("training", "accelerate", "train"))
+        "training needs accelerate, which isn't installed; pip install 'peft-dense[train]'"
+    """
+
+    @classmethod
+    def of(cls, what: str, package: str | None, extra: str) -> MissingPackageError:
+        """Build the error for ``what`` needs a ``package`` that an ``extra`` brings."""
+        return cls(
+            f"{what} needs {package}, which isn't installed; pip install 'peft-dense[{extra}]'"
+        )
 
 
 class DataError(PeftDenseError, ValueError):

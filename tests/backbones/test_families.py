@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from choice import over
 from peft_dense import AdaptedBackbone, inject
 from peft_dense.backbones import BackboneInfo, examine
 from peft_dense.errors import HyperparameterError, NoSiteError
@@ -54,8 +55,7 @@ def sizes(info: BackboneInfo) -> list[tuple[int, int]]:
     return [(2 * info.multiple, 3 * info.multiple)]
 
 
-@pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("family", MORE)
+@over(MORE, METHODS)
 def test_what_passes_inject_runs_and_starts_as_the_backbone(family, name):
     _, info = probed(family)
     try:

@@ -13,12 +13,12 @@ from scipy.io import loadmat
 from torch.testing import assert_close
 
 from peft_dense.data import DenseFolder, Scenes
-from peft_dense.data.archive import make_archive, scenes_of
 from peft_dense.data.labels import Item
-from peft_dense.data.nyud import CLASSES as NYUD_CLASSES
-from peft_dense.data.nyud import NYUDv2
-from peft_dense.data.pascal import PASCALContext
-from peft_dense.data.scenes import CLASSES
+from peft_dense.data.made.archive import make_archive, scenes_of
+from peft_dense.data.made.scenes import CLASSES
+from peft_dense.data.sources.nyud import CLASSES as NYUD_CLASSES
+from peft_dense.data.sources.nyud import NYUDv2
+from peft_dense.data.sources.pascal_context import PASCALContext
 from peft_dense.errors import DataError, UnknownNameError
 
 TRAIN, VAL, SIZE, SEED = 5, 3, (64, 80), 3
@@ -203,7 +203,7 @@ def test_what_breaks_half_way_leaves_nothing(tmp_path, monkeypatch):
     def breaks(self: object) -> None:
         raise RuntimeError("out of something")
 
-    monkeypatch.setattr("peft_dense.data.archive_pascal.PascalWriter.finish", breaks)
+    monkeypatch.setattr("peft_dense.data.made.archive_pascal.PascalWriter.finish", breaks)
     with pytest.raises(RuntimeError, match="out of something"):
         make_archive(tmp_path / "half", train=1, val=1, size=(16, 16))
     assert list(tmp_path.iterdir()) == []

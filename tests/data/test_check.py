@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 from scipy.io import loadmat, savemat
 
-from peft_dense.data.archive import make_archive, scenes_of
-from peft_dense.data.check import Report, check_data
-from peft_dense.data.check_picture import TILE, draw_samples
+from peft_dense.data.checking.check import Report, check_data
+from peft_dense.data.checking.picture import TILE, draw_samples
+from peft_dense.data.checking.tally import Tally
 from peft_dense.data.labels import Item
-from peft_dense.data.scenes import CLASSES
-from peft_dense.data.tally import Tally
+from peft_dense.data.made.archive import make_archive, scenes_of
+from peft_dense.data.made.scenes import CLASSES
 from peft_dense.errors import DataError, ShapeError, UnknownNameError
 
 SCENES = {"train": 3, "val": 3, "size": (40, 48), "seed": 1}
@@ -279,7 +279,7 @@ def test_values_are_held_against_the_names_of_the_classes(folder):
     write_values(folder / "sal" / f"{name}.png")
     report = check_data(folder)
     assert found(report) == [("values", "val", name, "semseg"), ("values", "val", name, "sal")]
-    assert "holds 77; expected 0 to 6" in report.problems[0].reason
+    assert "holds class 77; " in report.problems[0].reason
     (folder / "classes.json").unlink()  # without names any class can be
     report = check_data(folder)
     assert found(report) == [("values", "val", name, "sal")]
@@ -363,7 +363,7 @@ def test_the_picture_shows_each_label_as_its_task_draws_it(whole, tmp_path, layo
             if task not in item:
                 assert (tile[height // 2 :] == 255).all()
             elif task != "image":
-                drawn = Image.fromarray(tallies[task].how.draw_target(item[task]).numpy())
+                drawn = Image.fromarray(tallies[task].task.draw_target(item[task]).numpy())
                 assert (tile == np.asarray(drawn.resize((width, height), 0))).all()
             assert (pixels[top : top + height, left + width : left + width + 8] == 255).all()
         top += height + 30

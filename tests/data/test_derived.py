@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from peft_dense.data.derived import DerivedCache, default_folder
+from peft_dense.data.sources.derived_cache import DerivedCache, default_folder
 
 ARRAY = np.random.default_rng(0).integers(0, 256, (5, 7), np.uint8)
 

@@ -12,6 +12,7 @@ from PIL import Image
 from torch.testing import assert_close
 
 from peft_dense.data import Cached, DenseFolder, RandomFlip, Resize, available_tasks, collate
+from peft_dense.data.labels import read_label
 from peft_dense.errors import DataError
 
 HEIGHT, WIDTH = 5, 7
@@ -82,6 +83,25 @@ def test_normals_without_a_direction_are_ignored(root: Path, value: int) -> None
     assert (DenseFolder(root, "val", ["normals"])[0]["normals"] == 255).all()
 
 
+def test_a_coded_normal_is_absent_only_if_all_of_it_is_0_or_255(root: Path) -> None:
+    coded = np.full((HEIGHT, WIDTH, 3), 200, np.uint8)
+    few = [(0, 0, 0), (255, 255, 255), (0, 0, 200), (0, 200, 0), (200, 0, 0), (255, 255, 0)]
+    coded[0, : len(few)] = few
+    save(root / "normals" / "a.png", coded)
+    normals = DenseFolder(root, "train", ["normals"])[0]["normals"][:, 0]
+    assert (normals[0] == 255).tolist() == [True, True, False, False, False, False, False]
+
+
+def test_depth_may_have_a_channel_of_its_own(root: Path) -> None:
+    np.save(root / "depth" / "a.npy", np.full((HEIGHT, WIDTH, 1), 2.0))
+    assert DenseFolder(root, "train", ["depth"])[0]["depth"].shape == (1, HEIGHT, WIDTH)
+
+
+def test_a_label_that_is_read_alone_has_the_type_of_its_kind(root: Path) -> None:
+    assert read_label(root / "semseg" / "a.png", "semseg").dtype == torch.int64
+    assert read_label(root / "depth" / "b.png", "depth").dtype == torch.float32
+
+
 def test_depth_that_is_not_finite_is_ignored(root: Path) -> None:
     array = np.full((HEIGHT, WIDTH), 2.0)
     array[0, :3] = np.nan, np.inf, -1
@@ -134,6 +154,44 @@ def test_cached_items_equal_read_ones_and_stay_what_they_are(root: Path) -> None
             assert found == value if name == "meta" else torch.equal(found, value)
     flipped = Cached((data[index] for index in range(2)), RandomFlip(1.0))
     assert torch.equal(flipped[0]["semseg"], data[0]["semseg"].flip(-1))
+
+
+def size_of(item: dict) -> int:
+    """Bytes that an item takes when images and classes are bytes."""
+    wide = {"depth": 4, "normals": 12}
+    return HEIGHT * WIDTH * sum(3 if n == "image" else wide.get(n, 1) for n in item if n != "meta")
+
+
+def test_what_is_kept_is_counted_in_bytes(root: Path) -> None:
+    data = DenseFolder(root, "train", TASKS)
+    each = size_of(data[0])
+    assert Cached(data).nbytes == 2 * each
+    for budget, kept in ((2 * each, 2), (2 * each - 1, 1), (each, 1), (each - 1, 0)):
+        cached = Cached(data, budget=budget)
+        assert (cached.kept, cached.nbytes, len(cached)) == (kept, kept * each, 2)
+        for index in (0, 1, -1):
+            found, expected = cached[index], data[index]
+            assert all(torch.equal(found[name], expected[name]) for name in ("image", *TASKS))
+        assert cached.tasks == data.tasks and cached.kinds == data.kinds
+    with pytest.raises(IndexError):
+        cached[2]
+
+
+def test_items_alone_cannot_be_read_again(root: Path) -> None:
+    data = DenseFolder(root, "train", TASKS)
+    items = (data[index] for index in range(2))
+    with pytest.raises(DataError, match=r"0 items fill the 9 bytes .*Pass source="):
+        Cached(items, budget=9)
+    items = (data[index] for index in range(2))
+    assert len(Cached(items, budget=9, source=data)) == 2
+
+
+def test_images_that_bytes_cannot_hold_are_kept_as_they_are() -> None:
+    items = [{"image": torch.rand(3, 4, 4), "meta": {}}, {"image": torch.zeros(5, 4, 4) + 0.2}]
+    cached = Cached(items)
+    assert cached.nbytes == 3 * 16 * 4 + 5 * 16
+    for item, kept in zip(items, (cached[0], cached[1]), strict=True):
+        assert torch.equal(item["image"], kept["image"])
 
 
 def test_classes_are_those_of_the_file(root: Path) -> None:
@@ -231,4 +289,7 @@ def test_label_of_another_kind(root: Path, task: str, array: np.ndarray, expecte
 def test_images_of_different_sizes_are_not_stacked() -> None:
     items = [{"image": torch.zeros(3, 4, width)} for width in (4, 6)]
     with pytest.raises(DataError, match=r"4 x 4 and 4 x 6 .*transform=Resize"):
+        collate(items)
+    items = [{"image": torch.zeros(channels, 4, 4)} for channels in (3, 1)]
+    with pytest.raises(DataError, match=r"images of 1 and 3 channels can't be stacked; save all"):
         collate(items)

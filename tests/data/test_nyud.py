@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch.testing import assert_close
 
-from peft_dense.data.nyud import NYUDv2
+from peft_dense.data.sources.nyud import NYUDv2
 from peft_dense.errors import DataError, UnknownNameError
 
 SIZE = HEIGHT, WIDTH = 5, 8

@@ -18,10 +18,10 @@ from scipy.io import savemat
 from skimage.morphology import thin
 from torch.utils.data import DataLoader
 
-from peft_dense.data import pascal
-from peft_dense.data.pascal import PASCALContext
-from peft_dense.data.pascal_labels import NORMALS_IDS, edges, has_normals, sal, semseg
-from peft_dense.data.pascal_parts import human_parts
+from peft_dense.data.sources import pascal_context as pascal
+from peft_dense.data.sources.pascal_context import PASCALContext
+from peft_dense.data.sources.pascal_labels import NORMALS_IDS, edges, has_normals, sal, semseg
+from peft_dense.data.sources.pascal_parts import human_parts
 from peft_dense.errors import DataError, UnknownNameError
 
 SIZE = HEIGHT, WIDTH = 6, 9

@@ -13,8 +13,8 @@ from torch.testing import assert_close
 
 from peft_dense.data import Scenes
 from peft_dense.data.labels import Item
-from peft_dense.data.scenes import CLASSES, PARTS
-from peft_dense.data.solids import (
+from peft_dense.data.made.scenes import CLASSES, PARTS
+from peft_dense.data.made.solids import (
     Array,
     Solid,
     box,

@@ -19,17 +19,20 @@ from torchvision.transforms.v2.functional._utils import _KERNEL_REGISTRY
 
 from peft_dense.data import Compose, RandomFlip, RandomScaleCrop, Resize, Scenes
 from peft_dense.data.labels import Item
-from peft_dense.data.tensors import Label
 from peft_dense.data.transforms import (
     ColorJitter,
+    Pack,
     PadTo,
     RandomCrop,
     RandomRotation,
+    RandomWarp,
+    Unpack,
     augmentation,
     flip,
     resize,
     rotate,
 )
+from peft_dense.data.transforms.map_types import Label
 from peft_dense.errors import HyperparameterError, ShapeError, UnknownNameError
 
 sides = st.integers(1, 12)
@@ -477,6 +480,26 @@ def test_classes_follow_any_transform(transform: Callable[[Item], Item]) -> None
     assert (side * image[:2, inner] - at[:, inner]).abs().max() < 0.6
 
 
+@pytest.mark.parametrize(
+    "shrink",
+    [
+        Resize((16, 16)),
+        RandomScaleCrop((16, 16), scale=(1, 1)),
+        RandomWarp((16, 16), scale=(1, 1)),
+        RandomWarp((16, 16), scale=(1, 1), rotation=30),
+    ],
+    ids=["Resize", "RandomScaleCrop", "RandomWarp", "turned"],
+)
+@pytest.mark.parametrize("side", [24, 40, 48, 80])
+def test_what_shrinks_is_smoothed(shrink: Callable[[Item], Item], side: int) -> None:
+    """Without antialiasing, stripes one pixel wide come out as broad ones."""
+    stripes = (torch.arange(side) % 2).float().expand(3, side, side)
+    small = shrink({"image": stripes})["image"]
+    # Without smoothing 0.5 is left. A narrow filter leaves a part, a warp's quick one a third.
+    most = 0.3 if side == 24 else 0.2
+    assert (small[:, 4:-4, 4:-4] - 0.5).abs().max() < most
+
+
 def test_a_rotated_image_is_interpolated_and_its_corners_are_black() -> None:
     at = torch.arange(20) - 9.5
     ramp = (at / 40 + 0.5).expand(3, 20, 20)
@@ -553,12 +576,12 @@ def test_random_crop_reaches_every_place() -> None:
 
 
 def test_augmentation_takes_what_is_asked_for() -> None:
-    crop, mirror = augmentation((4, 6), scale=(1, 2), flip=0.2).transforms
-    assert isinstance(crop, RandomScaleCrop) and crop.size == (4, 6) and crop.scale == (1, 2)
-    assert isinstance(mirror, RandomFlip) and mirror.p == 0.2
-    turn, *_, colours = augmentation((4, 6), rotation=20, colour=0.4).transforms
-    assert isinstance(turn, RandomRotation) and turn.degrees == (-20, 20)
-    assert isinstance(colours, ColorJitter) and colours.jitter.hue == (-0.1, 0.1)
+    warp, unpack = augmentation((4, 6), scale=(1, 2), flip=0.2).transforms
+    assert isinstance(warp, RandomWarp) and warp.size == (4, 6) and warp.scale == (1, 2)
+    assert warp.flip == 0.2 and warp.rotation == 0 and isinstance(unpack, Unpack)
+    warp, colours, pack = augmentation((4, 6), rotation=20, colour=0.4, as_bytes=True).transforms
+    assert isinstance(warp, RandomWarp) and warp.rotation == 20 and isinstance(pack, Pack)
+    assert isinstance(colours, ColorJitter) and colours.hue == (-0.1, 0.1)
     cut = augmentation([8, 6], rotation=20, colour=0.4, flip=0)(make_item(20, 15))
     assert cut["image"].shape == (3, 8, 6) and cut["normals"].shape == (3, 8, 6)
 

@@ -14,13 +14,14 @@ pytest.importorskip("accelerate")
 pytest.importorskip("tensorboard")
 pytest.importorskip("scipy")
 
-from peft_dense.data.archive import make_archive
-from peft_dense.errors import DataError, PeftDenseError, UnknownNameError
+from peft_dense.data.made.archive import make_archive
+from peft_dense.errors import CheckpointError, DataError, PeftDenseError, UnknownNameError
 
 FOLDER = Path(__file__).parents[2] / "examples" / "pascal_context"
 BACKBONE_ARGS = {"img_size": 32, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2]}
 TINY = [
     *("--backbone", "timm.models.swin_transformer:SwinTransformer", "--cpu", "--workers", "0"),
+    "--no-pretrained",
     *("--backbone-args", json.dumps({**BACKBONE_ARGS, "window_size": 4})),
     *("--image-size", "32", "48", "--head-width", "8", "--batch", "2", "--steps", "2"),
     *("--tasks", "semseg,human_parts,sal,normals,edge", "--pictures", "1"),
@@ -108,7 +109,7 @@ def test_a_gain_over_another_protocol_is_refused(
 
 def test_folders_that_are_no_runs(runs: Path, tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "x"):
-        with pytest.raises(DataError, match=r"no results\.json"):
+        with pytest.raises(CheckpointError, match=r"no results\.json"):
             evaluate.main([str(runs / "0" / "vmt_lite"), str(folder), "--cpu"])
 
 
@@ -126,10 +127,11 @@ def test_rows_are_of_runs_that_differ_by_their_seed_only(
 
 def test_presets_are_the_rows_of_the_papers() -> None:
     from peft_dense import papers
-    from peft_dense.training.options import named_methods
+    from peft_dense.training import read_options
+    from peft_dense.training.building import named_methods
 
     args = train.parse(["--method", "papers"])
-    assert list(named_methods(args)) == [row.label for row in papers.ROWS]
+    assert list(named_methods(read_options(args)[0])) == [row.label for row in papers.ROWS]
     assert args.batch == 12 and args.epochs == 60 and args.lr == args.weight_decay == 1e-4
     assert args.optimizer == "adam" and args.pretrained and tuple(args.image_size) == (448, 448)
 

@@ -19,6 +19,7 @@ pytest.importorskip("accelerate")
 pytest.importorskip("tensorboard")
 
 from peft_dense import DenseModel
+from peft_dense.cli.train import options_of
 from peft_dense.data import Scenes
 from peft_dense.errors import (
     CheckpointError,
@@ -29,7 +30,7 @@ from peft_dense.errors import (
     UnsupportedModelError,
 )
 from peft_dense.tasks import task
-from peft_dense.training import evaluate, make_backbone, make_data, options, table
+from peft_dense.training import building, evaluate, make_backbone, make_data, table
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "train.py"
 BACKBONE_ARGS = {"img_size": 32, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2]}
@@ -101,10 +102,10 @@ def test_grid_has_a_cell_for_image_truth_and_prediction(run: Path, method: str) 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_checkpoint_gives_the_scores_again(run: Path, script: ModuleType, method: str) -> None:
-    args = script.parse(TINY)
+    setup, recipe = options_of(script.parse(TINY))
     torch.manual_seed(0)  # the random backbone of the run
-    model = DenseModel.load(run / method / "last", make_backbone(args))
-    known, _, val = make_data(args)
+    model = DenseModel.load(run / method / "last", make_backbone(setup))
+    known, _, val = make_data(setup, recipe)
     scores = evaluate(model, known, val, batch=2)
     result = json.loads((run / method / "results.json").read_text())
     for name, metrics in scores.items():
@@ -146,7 +147,7 @@ def test_own_images_and_weights(script: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "classes.json").write_text(
         json.dumps({"semseg": list("abcde"), "sal": ["no", "y"]})
     )
-    net = make_backbone(script.parse(TINY))
+    net = make_backbone(options_of(script.parse(TINY))[0])
     with torch.no_grad():
         net.patch_embed.proj.weight.fill_(0.25)
     state = {name: v.half() for name, v in net.state_dict().items() if "attn_mask" not in name}
@@ -155,12 +156,17 @@ def test_own_images_and_weights(script: ModuleType, tmp_path: Path) -> None:
     out = tmp_path / "out"
     options = ["--data", str(tmp_path), "--weights", str(tmp_path / "net.safetensors")]
     options += ["--epochs", "1", "--out", str(out), "--method", "shared_lora", "--window", "4"]
+    with pytest.raises(DataError, match="sal: no pixel of the 2 labels"):
+        script.main([*TINY, *options])
+    marks = np.zeros((40, 50), np.uint8)
+    marks[10:20] = 255  # as most masks are drawn: the foreground, not what is ignored
+    Image.fromarray(marks).save(tmp_path / "sal" / "b.png")
     (result,) = script.main([*TINY, *options])
     assert sorted(result["primary"]) == ["sal", "semseg"] and result["steps"] == 1
-    assert np.isnan(result["primary"]["sal"])  # no label at all
+    assert 0 < result["primary"]["sal"] < 100
     config = json.loads((out / "shared_lora" / "last" / "peft_dense.json").read_text())
     assert config["heads"]["channels"] == {"sal": 1, "semseg": 5}
-    loaded = make_backbone(script.parse([*TINY, *options]))
+    loaded = make_backbone(options_of(script.parse([*TINY, *options]))[0])
     assert (loaded.patch_embed.proj.weight == 0.25).all()
 
 
@@ -194,7 +200,7 @@ def test_all_methods_go_on_and_leave_out_what_does_not_fit(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     names = ["decoders_only", "phm", "shared_bitfit"]  # PHM's n is 4; its waist is 8 / 4 = 2 wide
-    monkeypatch.setattr(options, "methods", lambda: names)
+    monkeypatch.setattr(building, "methods", lambda: names)
     command = [*TINY, "--method", "all", "--steps", "1", "--tasks", "sal", "--out", str(tmp_path)]
     first = script.main(command)
     assert [result["label"] for result in first] == ["decoders_only", "shared_bitfit"]
@@ -205,7 +211,7 @@ def test_all_methods_go_on_and_leave_out_what_does_not_fit(
     again = script.main(command)
     assert done.stat().st_mtime_ns == written  # not trained twice
     assert [result["scores"] for result in again] == [result["scores"] for result in first]
-    monkeypatch.setattr(options, "methods", lambda: ["phm"])
+    monkeypatch.setattr(building, "methods", lambda: ["phm"])
     with pytest.raises(UnsupportedModelError, match="no method fits"):
         script.main([*command[:-1], str(tmp_path / "none")])
 

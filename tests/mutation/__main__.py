@@ -151,7 +151,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as temporary:
         os.environ["PYTEST_DEBUG_TEMPROOT"] = temporary
-        flags = ["-q", "-s", "-p", "no:cacheprovider", "--rootdir=."]
+        flags = ["-q", "-s", "-p", "no:cacheprovider", "--rootdir=.", "-m", ""]
         pytest.main([*flags, *TESTS], plugins=[Mutation(work, chosen.width)])
     print(table(results, sample, of))
 

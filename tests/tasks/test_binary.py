@@ -68,11 +68,13 @@ def test_saliency_scores_equal_brute_force(batch: tuple[Tensor, Tensor]) -> None
         sum(image_iou(points, 0.2 + 0.05 * step) for points in images) / len(images)
         for step in range(15)
     ]
-    assert found["mIoU"] == pytest.approx(max(means), abs=1e-4)
-
     points = pixels(prediction, target)
+    salient = any(y for _, y in points)
+    expected = max(means) if salient else math.nan
+    assert found["mIoU"] == pytest.approx(expected, nan_ok=True, abs=1e-4)
+
     best = max(f_measure(points, step / 255, 0.3) for step in range(255))
-    expected = best if any(y for _, y in points) else math.nan
+    expected = best if salient else math.nan
     assert found["maxF"] == pytest.approx(expected, nan_ok=True, abs=1e-4)
 
 
@@ -112,11 +114,50 @@ def test_salient_and_other_pixels_weigh_the_same_in_all() -> None:
 
 
 def test_an_image_without_foreground_is_right_when_nothing_is_marked() -> None:
-    empty = torch.zeros(1, 4, 4, dtype=torch.int64)
-    for logit, expected in ((-9.0, 100.0), (9.0, 0.0)):
+    both = torch.zeros(2, 4, 4, dtype=torch.int64)
+    both[0] = 1  # found, whatever the other image says
+    for logit, expected in ((-9.0, 100.0), (9.0, 50.0)):
+        logits = torch.full((2, 1, 4, 4), logit)
+        logits[0] = 9.0
         meter = task("sal").meter()
-        meter.update(torch.full((1, 1, 4, 4), logit), empty)
-        assert meter.compute() == pytest.approx({"mIoU": expected, "maxF": math.nan}, nan_ok=True)
+        meter.update(logits, both)
+        assert meter.compute()["mIoU"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", ["sal", "edge", "roofs"])
+@pytest.mark.parametrize("ignored", [False, True])
+def test_without_any_foreground_there_is_no_score(name: str, ignored: bool) -> None:
+    """Masks of 0 and 255 that were read as ignored once gave 100."""
+    kind = task(name, kind="edge" if name == "edge" else "binary")
+    target = torch.zeros(2, 8, 8, dtype=torch.int64)
+    target[:, :4] = 255 if ignored else 0
+    for logit in (-9.0, 9.0):
+        meter = kind.meter()
+        meter.update(torch.full((2, 1, 8, 8), logit), target)
+        assert all(math.isnan(value) for value in meter.compute().values())
+
+
+@few
+@given(batches)
+def test_marks_of_a_task_of_ones_own_are_scored_at_a_half(batch: tuple[Tensor, Tensor]) -> None:
+    prediction, target = batch
+    roofs = task("roofs", kind="binary")
+    meter = roofs.meter()
+    meter.update(prediction, target)
+    points = pixels(prediction, target)
+    both = sum(p > 0.5 and y for p, y in points)
+    either = sum(p > 0.5 or y for p, y in points)
+    true = sum(y for _, y in points)
+    called = sum(p > 0.5 for p, _ in points)
+    expected = {
+        "IoU": 100 * both / either if true else math.nan,
+        "F": f_measure(points, 0.5, 1.0) if true else math.nan,
+        "precision": 100 * both / max(called, 1) if true else math.nan,
+        "recall": 100 * both / true if true else math.nan,
+    }
+    assert meter.compute() == pytest.approx(expected, nan_ok=True, abs=1e-4)
+    plain = 2 * binary_cost(points, 0.5)
+    assert roofs.loss(prediction, target).item() == pytest.approx(plain, rel=1e-4, abs=1e-6)
 
 
 def test_edge_weight_is_95_of_100_by_default() -> None:

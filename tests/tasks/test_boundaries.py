@@ -498,3 +498,17 @@ def test_impossible_settings_are_refused(wrong: dict[str, Any]) -> None:
         HyperparameterError, match=f"{next(iter(wrong))}={next(iter(wrong.values()))}"
     ):
         BoundaryMeter(task("edge"), **wrong)
+
+
+@pytest.mark.parametrize(("apart", "found"), [((1, 0), 100.0), ((0, 1), 100.0), ((1, 1), 0.0)])
+def test_by_default_a_pair_lies_within_three_quarters_of_a_percent(
+    apart: tuple[int, int], found: float
+) -> None:
+    """On 100 x 100 pixels that is 1.06 pixels; NYUD's 1.1 percent would be 1.56."""
+    meter = BoundaryMeter(task("edge"), nms=False, thin=False, thin_truth=False)
+    truth = torch.zeros(1, 100, 100, dtype=torch.long)
+    truth[0, 50, 50] = 1
+    logits = torch.full((1, 1, 100, 100), -9.0)
+    logits[0, 0, 50 + apart[0], 50 + apart[1]] = 9.0
+    meter.update(logits, truth)
+    assert meter.compute()["odsF"] == found

@@ -91,7 +91,28 @@ def test_names_of_classes_follow_their_number() -> None:
         task("semseg", classes=["no", "yes"])
 
 
-@pytest.mark.parametrize("channels", [0, -1, 256])
+@pytest.mark.parametrize("classes", [255, 256, 300])
+def test_beyond_255_classes_255_is_a_class_and_65535_is_ignored(classes: int) -> None:
+    ignore = 255 if classes <= 255 else 65535
+    semseg = task("semseg", channels=classes)
+    target = torch.tensor([[[classes - 1, ignore, 0]]])
+    prediction = torch.zeros(1, classes, 1, 3)
+    prediction[0, classes - 1, 0, 0] = prediction[0, 7, 0, 1] = prediction[0, 0, 0, 2] = 50
+    assert semseg.loss(prediction, target).item() == pytest.approx(0, abs=1e-6)
+    assert semseg.counts(target).tolist() == [2]
+    meter = semseg.meter()
+    meter.update(prediction, target)
+    assert meter.compute() == {"mIoU": 100.0}
+    picture = semseg.draw_target(target[0])
+    assert picture[0, 1].tolist() == [224, 224, 192]
+    assert picture[0, 0].tolist() != picture[0, 2].tolist()
+    wrong = 65535 if ignore == 255 else 400
+    said = f"holds {wrong}; expected 0 to {classes - 1}, or {ignore}"
+    with pytest.raises(ShapeError, match=said):
+        semseg.loss(prediction, torch.full((1, 1, 3), wrong))
+
+
+@pytest.mark.parametrize("channels", [0, -1, 65536])
 def test_impossible_numbers_of_classes_are_refused(channels: int) -> None:
-    with pytest.raises(HyperparameterError, match=f"channels={channels}; expected 1 to 255"):
+    with pytest.raises(HyperparameterError, match=f"channels={channels}; expected 1 to 65535"):
         task("semseg", channels=channels)

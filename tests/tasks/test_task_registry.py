@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+import torch
 
 import peft_dense.tasks
-from peft_dense.errors import HyperparameterError, UnknownNameError
+from peft_dense.errors import DataError, HyperparameterError, ShapeError, UnknownNameError
 from peft_dense.tasks import register, task, tasks
+from peft_dense.tasks.kinds import KINDS
 from peft_dense.tasks.registry import _TASKS
 from peft_dense.tasks.segmentation import Segmentation
 
@@ -61,3 +63,39 @@ def test_tasks_are_values(name: str) -> None:
     assert pickle.loads(pickle.dumps(kind)) == kind == task(name) and hash(kind) == hash(task(name))
     with pytest.raises(dataclasses.FrozenInstanceError):
         kind.channels = 2  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_task_of_ones_own_name_is_made_by_its_kind(kind: str) -> None:
+    options = {"channels": 300} if kind == "segmentation" else {}
+    mine = task("roofs", kind=kind, **options)
+    assert mine.name == "roofs" and mine.kind == kind and mine.labels.name == kind
+    assert pickle.loads(pickle.dumps(mine)) == mine != task("walls", kind=kind, **options)
+    other = task("walls", kind=kind, **options).meter()
+    with pytest.raises(DataError, match=r"of roofs can't take in a .* of walls"):
+        mine.meter().merge_state(other)
+    with pytest.raises(ShapeError, match="a roofs target has shape"):
+        mine.counts(torch.zeros(1, 1, 1, 4, 4, 4))
+    assert "roofs" not in tasks()
+
+
+@pytest.mark.parametrize("name", tasks())
+def test_a_registered_task_has_its_kind_by_itself(name: str) -> None:
+    mine = task(name)
+    assert task(name, kind=mine.kind) == mine
+    assert mine.labels.channels == (() if mine.labels.counted else (mine.channels,))
+    for kind in KINDS:
+        if kind != mine.kind:
+            with pytest.raises(HyperparameterError, match=f"{name} has labels of kind {mine.kind}"):
+                task(name, kind=kind)
+
+
+def test_what_a_task_of_ones_own_lacks_is_said() -> None:
+    with pytest.raises(UnknownNameError, match=r"unknown task 'roofs'.*needs a kind.*kind='bin"):
+        task("roofs")
+    with pytest.raises(UnknownNameError, match="unknown kind of labels 'binry'; .*'binary'"):
+        task("roofs", kind="binry")
+    with pytest.raises(HyperparameterError, match="roofs is a segmentation without a number of"):
+        task("roofs", kind="segmentation")
+    with pytest.raises(HyperparameterError, match="has no name; pass name="):
+        Segmentation(channels=3)

@@ -1,7 +1,8 @@
 """A run of a few seconds, started as a script: python small_run.py OUT '{"steps": 6, ...}'.
 
-``bad`` breaks an item, ``kill_at`` ends the process the hard way after so many steps, ``full_at``
-makes the disk refuse anything larger than a few bytes from that step on.
+``bad`` breaks an item; ``signal`` reaches the process ``signal_to`` (or all; or the "group" of a
+process, with its workers) at step ``signal_at``, or while step ``score_signal_at`` is scored; from
+the step ``full_at`` on, the disk refuses files of more than ``full_bytes``.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import resource
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,9 @@ from accelerate import Accelerator
 from timm.models.swin_transformer import SwinTransformer
 
 from peft_dense import DenseModel, inject
+from peft_dense.cli.output import exit_status
 from peft_dense.data import Cached, Compose, RandomFlip, RandomScaleCrop, Resize, Scenes
-from peft_dense.errors import DataError, PeftDenseError
+from peft_dense.errors import DataError
 from peft_dense.tasks import task
 from peft_dense.training import Recipe, Trainer
 
@@ -57,7 +60,13 @@ def make_sets(bad: int = -1, train: int = 9, val: int = 5) -> tuple[Any, Any]:
 
 
 def make_trainer(
-    out: Path, *, method: str = "vmt_lite", bad: int = -1, drop_path: float = 0.0, **recipe: Any
+    out: Path,
+    *,
+    method: str = "vmt_lite",
+    bad: int = -1,
+    drop_path: float = 0.0,
+    restart: bool = False,
+    **recipe: Any,
 ) -> Trainer:
     torch.manual_seed(0)
     net = SwinTransformer(
@@ -80,27 +89,42 @@ def make_trainer(
         Recipe(**{**how, **recipe}),
         out,
         about={"method": method},
+        restart=restart,
         accelerator=Accelerator(cpu=True, mixed_precision="bf16" if recipe.get("bf16") else "no"),
     )
 
 
 def main() -> None:
     out, options = Path(sys.argv[1]), json.loads(sys.argv[2])
-    kill_at, full_at = options.pop("kill_at", None), options.pop("full_at", None)
+    names = ("signal", "signal_to", "signal_at", "score_signal_at", "full_at", "full_bytes")
+    wanted = {name: options.pop(name, None) for name in names}
     torch.set_num_threads(1)
     trainer = make_trainer(out, **options)
-    step = trainer._train
+    to = wanted["signal_to"]
+    mine = to in (None, "group", trainer.accelerator.process_index)
+    kill = partial(os.killpg, os.getpgid(0)) if to == "group" else partial(os.kill, os.getpid())
+    learn = trainer.learner.learn
 
-    def watched(batch: Any) -> Any:
-        losses = step(batch)
-        if trainer.step + 1 == full_at:
+    def watched(batch: Any, step: int, votes: Any = ()) -> Any:
+        told = learn(batch, step, votes)
+        if step + 1 == wanted["full_at"]:
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (9000, resource.RLIM_INFINITY))
-        if trainer.step + 1 == kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return losses
+            limit = wanted["full_bytes"] or 9000
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+        if step + 1 == wanted["signal_at"] and mine:
+            kill(wanted["signal"])
+        return told
 
-    trainer._train = watched  # type: ignore[method-assign]
+    trainer.learner.learn = watched  # type: ignore[method-assign]
+    if wanted["score_signal_at"]:
+        reading = trainer.val.transform
+
+        def transform(item: Any) -> Any:
+            if trainer.progress.step == wanted["score_signal_at"]:
+                kill(wanted["signal"])
+            return reading(item)
+
+        trainer.val.transform = transform
     trainer.fit()
     if trainer.accelerator.is_main_process:
         state = trainer.model.trainable_state_dict()
@@ -108,7 +132,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except PeftDenseError as error:
-        sys.exit(f"error: {error}")
+    sys.exit(exit_status(main))

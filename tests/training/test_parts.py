@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
-import math
 from collections import Counter
 from datetime import timedelta
 from importlib import import_module
@@ -28,14 +27,12 @@ pytest.importorskip("tensorboard")
 from peft_dense import DenseModel, inject
 from peft_dense.data import RandomFlip, Resize, Scenes
 from peft_dense.errors import CheckpointError, DataError, HyperparameterError
-from peft_dense.tasks import task
 from peft_dense.training import Checkpoints, Recipe
 from peft_dense.training.averaging import Average
 from peft_dense.training.batches import Batches, Draws, part_of
 from peft_dense.training.log import Log
 from peft_dense.training.optimizer import make_optimizer, set_rates
 from peft_dense.training.processes import share_model, sum_gradients
-from peft_dense.training.report import gain
 
 few = settings(max_examples=25, deadline=None)
 numbers = st.integers(1, 9)
@@ -172,6 +169,13 @@ def test_a_recipe_that_cannot_be(wrong: dict[str, Any], said: str) -> None:
         Recipe(**wrong)
 
 
+def test_every_part_needs_an_image_of_every_process() -> None:
+    Recipe(batch=8, accumulate=2).check_parts(images=9, processes=4)
+    for images, processes in ((9, 5), (7, 4)):
+        with pytest.raises(HyperparameterError, match="1 images per process and step"):
+            Recipe(batch=8, accumulate=2).check_parts(images, processes)
+
+
 def make_model(method: str) -> DenseModel:
     net = SwinTransformer(img_size=32, window_size=4, embed_dim=12, depths=(1,), num_heads=(1,))
     return DenseModel(inject(net, method, tasks=["sal"]), {"sal": 1}, width=8)
@@ -183,15 +187,6 @@ def test_a_rate_of_zero_is_zero() -> None:
     assert [group["peak"] for group in optimizer.param_groups] == [0.1, 0]
     set_rates(optimizer, 0.5)
     assert [group["lr"] for group in optimizer.param_groups] == [0.05, 0]
-
-
-def test_a_gain_is_of_the_tasks_that_have_one() -> None:
-    known = {name: task(name) for name in ("semseg", "sal", "depth")}
-    then = {"semseg": 10.0, "sal": math.nan, "depth": 2.0}
-    assert gain({"semseg": 11.0, "sal": math.nan, "depth": 1.0}, then, known) == pytest.approx(30)
-    assert gain({"semseg": math.nan, "sal": 5.0, "depth": 1.0}, then, known) == pytest.approx(50)
-    assert gain(dict.fromkeys(known, math.nan), then, known) is None
-    assert gain(dict.fromkeys(known, 1.0), dict.fromkeys(known, 0.0), known) is None
 
 
 # ---------------------------------------------------------------------- averages, states, log

@@ -2,84 +2,39 @@
 
 from __future__ import annotations
 
-import csv
-import json
-import os
 import re
-import subprocess
-import sys
+import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from launching import OPTIONS, assert_same_run, finish, rows, start, weights
 
 pytest.importorskip("accelerate")
 pytest.importorskip("tensorboard")
 
-SCRIPT = Path(__file__).with_name("small_run.py")
+from small_run import TASKS, make_trainer
 
-
-def start(out: Path, *, processes: int = 1, **options: Any) -> subprocess.CompletedProcess[str]:
-    command = [str(SCRIPT), str(out), json.dumps(options)]
-    if processes > 1:
-        launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        command = [*launch, *command]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, *command], env=environment, capture_output=True, text=True, timeout=300
-    )
-
-
-def finish(out: Path, **options: Any) -> dict[str, Any]:
-    done = start(out, **options)
-    assert done.returncode == 0, done.stderr[-3000:]
-    result: dict[str, Any] = json.loads((out / "results.json").read_text())
-    return result
-
-
-def weights(out: Path, processes: int = 1) -> dict[str, torch.Tensor]:
-    state: dict[str, torch.Tensor] = torch.load(out / f"weights_{processes}.pt", weights_only=True)
-    return state
-
-
-def rows(out: Path) -> list[list[str]]:
-    with (out / "log.csv").open(newline="") as file:
-        return [row for row in csv.reader(file) if row[3] != "seconds"]
-
-
-def assert_same_run(out: Path, other: Path) -> None:
-    first, second = weights(out), weights(other)
-    assert first.keys() == second.keys()
-    assert all(torch.equal(first[name], second[name]) for name in first)
-    assert rows(out) == rows(other)
-    scores = [json.loads((o / "results.json").read_text())["scores"] for o in (out, other)]
-    assert json.dumps(scores[0]) == json.dumps(scores[1])
-
-
-OPTIONS = {"drop_path": 0.3, "ema": 0.9}  # everything that draws, everything that averages
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An uninterrupted run."""
-    out = tmp_path_factory.mktemp("whole")
-    finish(out, **OPTIONS)
-    return out
+from peft_dense.training import evaluate
 
 
 def test_killed_twice_ends_with_the_same_bits(whole: Path, tmp_path: Path) -> None:
     for step in (1, 3, 6):  # before any state, after one, at the very end
-        assert start(tmp_path, kill_at=step, **OPTIONS).returncode == -9
+        assert start(tmp_path, signal=9, signal_at=step, **OPTIONS).returncode == -9
     assert not (tmp_path / "results.json").exists()
     finish(tmp_path, **OPTIONS)
     assert_same_run(whole, tmp_path)
     assert not list((tmp_path / "states").glob("*.ckpt"))  # a finished run needs none
 
 
-def test_a_full_disk_is_said_and_nothing_is_lost(whole: Path, tmp_path: Path) -> None:
-    done = start(tmp_path, full_at=4, **OPTIONS)
-    assert done.returncode == 1 and "what was there before is whole" in done.stderr, done.stderr
+@pytest.mark.parametrize(("step", "file"), [(4, "step_00000004.ckpt"), (3, "best")])
+def test_a_full_disk_is_said_and_nothing_is_lost(
+    whole: Path, tmp_path: Path, step: int, file: str
+) -> None:
+    done = start(tmp_path, full_at=step, **OPTIONS)
+    (said,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert done.returncode == 2 and "can't write" in said and file in said, done.stderr
+    assert "Traceback" not in done.stderr
     assert [path.name for path in (tmp_path / "states").iterdir()] == ["step_00000002.ckpt"]
     finish(tmp_path, **OPTIONS)
     assert_same_run(whole, tmp_path)
@@ -87,7 +42,7 @@ def test_a_full_disk_is_said_and_nothing_is_lost(whole: Path, tmp_path: Path) ->
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "emptied"])
 def test_a_damaged_last_state_is_set_aside(whole: Path, tmp_path: Path, damage: str) -> None:
-    assert start(tmp_path, kill_at=5, **OPTIONS).returncode == -9
+    assert start(tmp_path, signal=9, signal_at=5, **OPTIONS).returncode == -9
     last = tmp_path / "states" / "step_00000004.ckpt"
     content = bytearray(last.read_bytes())
     content[len(content) // 2] ^= 1
@@ -108,10 +63,35 @@ def test_a_finished_run_is_read_not_repeated(whole: Path) -> None:
     assert results.stat().st_mtime_ns == before[results]
 
 
+def test_a_finished_folder_gives_the_trained_model(whole: Path) -> None:
+    """Not only its results: who calls fit() goes on with the model."""
+    trainer = make_trainer(whole, **OPTIONS)
+    before = {name: value.clone() for name, value in trainer.model.trainable_state_dict().items()}
+    result = trainer.fit()
+    expected = weights(whole)
+    found = trainer.model.trainable_state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    assert any(not torch.equal(before[name], value) for name, value in expected.items())
+    scores = evaluate(trainer.model, trainer.tasks, trainer.val)
+    assert scores.keys() == result["scores"].keys() == set(TASKS)
+    for name, metrics in result["scores"].items():
+        assert scores[name] == pytest.approx(metrics, nan_ok=True)
+
+
+def test_a_restart_drops_the_run_and_nothing_else(whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "notes.txt").write_text("mine")
+    result = make_trainer(tmp_path, restart=True, **{**OPTIONS, "steps": 2, "lr": 0.1}).fit()
+    assert result["steps"] == 2 and (tmp_path / "notes.txt").read_text() == "mine"
+    assert {row[0] for row in rows(tmp_path)[1:]} <= {"1", "2"}
+
+
 def test_another_recipe_is_refused(whole: Path) -> None:
     done = start(whole, **{**OPTIONS, "lr": 0.1})
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "holds another run: lr is 0.005 there, 0.1 here" in done.stderr
+    assert "another folder (--out)" in done.stderr and "--restart" in done.stderr
 
 
 # A batch norm takes the mean away: what only shifts its input has no gradient but rounding, of
@@ -141,7 +121,10 @@ def test_two_processes_train_as_one(tmp_path: Path, method: str) -> None:
 
 
 def test_a_bad_image_stops_with_its_name_or_is_skipped(tmp_path: Path) -> None:
-    done = start(tmp_path / "a", bad=3)
-    assert done.returncode == 1 and "can't read scene 3" in done.stderr
+    for workers in (0, 2):
+        done = start(tmp_path / "a", bad=3, workers=workers)
+        last = done.stderr.splitlines()[-1]
+        assert done.returncode == 2 and last == "error: can't read scene 3"
+        assert "Traceback" not in done.stderr
     result = finish(tmp_path / "a", bad=3, skip_bad=True)  # the same folder goes on
     assert result["skipped"] == ["can't read scene 3"]

@@ -11,10 +11,11 @@ from typing import Any
 
 from peft_dense.cli import arguments as read
 from peft_dense.cli.output import one_line, table
-from peft_dense.data.archive import LAYOUTS, make_archive
-from peft_dense.data.check import Problem, Report, check_data
-from peft_dense.data.check_picture import draw_samples
-from peft_dense.data.tally import Tally
+from peft_dense.data.checking.check import Problem, Report, check_data
+from peft_dense.data.checking.picture import draw_samples
+from peft_dense.data.checking.tally import Tally
+from peft_dense.data.made.archive import LAYOUTS, make_archive
+from peft_dense.data.sources.declared import parse_tasks
 from peft_dense.errors import DataError
 
 __all__ = ["add_data"]
@@ -28,6 +29,7 @@ _TITLES = {
     "unreadable": "files that can't be read",
     "size": "labels of another size than their image",
     "values": "labels that hold what they can't",
+    "labels": "labels that look wrong as a whole",
 }
 _LAYOUTS = {
     "pascal": "the multi-task PASCAL-Context archive",
@@ -71,7 +73,11 @@ def add_data(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     check.set_defaults(run=_check)
     check.add_argument("root", metavar="ROOT", help="PASCAL_MT, NYUD_MT or a DenseFolder")
     check.add_argument("--split", type=read.names, metavar="NAMES", help="lists, a,b,... (all)")
-    check.add_argument("--tasks", type=read.names, metavar="NAMES", help="a,b,... (all)")
+    check.add_argument(
+        "--tasks",
+        metavar="NAMES",
+        help="a,b,... (all); with the kind of labels of your own, as roofs=binary",
+    )
     check.add_argument("--picture", metavar="FILE", help="draw samples and labels to a PNG")
     check.add_argument(
         "--samples", type=int, default=6, metavar="N", help="images in the picture (6)"
@@ -100,10 +106,12 @@ def _check(arguments: argparse.Namespace) -> tuple[int, str]:
             f"samples={arguments.samples}, workers={arguments.workers}: expected at least one "
             "image for a picture, and no negative number."
         )
+    names, kinds = parse_tasks(arguments.tasks) if arguments.tasks else (None, None)
     report = check_data(
         arguments.root,
         splits=arguments.split,
-        tasks=arguments.tasks,
+        tasks=names,
+        kinds=kinds,
         samples=arguments.samples if arguments.picture else 0,
         workers=arguments.workers,
         progress=_progress if sys.stderr.isatty() else None,
@@ -116,6 +124,7 @@ def _check(arguments: argparse.Namespace) -> tuple[int, str]:
     for task, tallies in _by_task(report).items():
         lines += [_values(task, tallies), ""]
     lines += [_problems(report)]
+    lines += [f"note: {one_line(note)}" for note in report.notes]
     if drawn:
         lines += ["", f"picture: {drawn}"]
     return status, "\n".join(lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 
 from peft_dense.cli.output import table
 from peft_dense.methods import method as make_method
@@ -14,13 +15,22 @@ __all__ = ["add_methods"]
 def add_methods(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Make the command known."""
     listing = commands.add_parser("methods", help="list the methods, one line each")
+    listing.add_argument("--json", action="store_true", help="print JSON")
     listing.set_defaults(run=_methods)
 
 
-def _methods(_: argparse.Namespace) -> tuple[int, str]:
-    rows = [["method", "passes", "paper", "what it does"]]
-    for name in methods():
-        how = make_method(name)
-        idea = (how.__doc__ or "").partition("\n")[0].replace("``", "")
-        rows.append([name, "1" if how.one_path else "T", how.paper, idea])
+def _methods(arguments: argparse.Namespace) -> tuple[int, str]:
+    found = [
+        {
+            "method": name,
+            "passes": "1" if method.one_path else "T",
+            "paper": method.paper,
+            "what it does": (method.__doc__ or "").partition("\n")[0].replace("``", ""),
+        }
+        for name in methods()
+        for method in [make_method(name)]
+    ]
+    if arguments.json:
+        return 0, json.dumps(found, indent=1)
+    rows = [list(found[0]), *(list(each.values()) for each in found)]
     return 0, table(rows, align="<<<<")

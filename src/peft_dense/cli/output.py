@@ -3,9 +3,39 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 
-__all__ = ["one_line", "say", "table"]
+from peft_dense.errors import PeftDenseError
+
+__all__ = ["exit_status", "one_line", "say", "table"]
+
+
+def exit_status(run: Callable[[], object]) -> int:
+    """Run a command; give its exit status, with warnings and errors said in one line each.
+
+    Args:
+        run: The command; what it gives is its status where that is a number, else it went well.
+
+    Returns:
+        0 or the command's own; 2 after one of our errors; 130 after Ctrl-C.
+
+    Example:
+        >>> exit_status(lambda: "done"), exit_status(lambda: 1)
+        (0, 1)
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", UserWarning)
+        warnings.showwarning = lambda message, *_: say(f"note: {message}")
+        try:
+            status = run()
+        except PeftDenseError as error:
+            say(f"error: {error}")
+            return 2
+        except KeyboardInterrupt:
+            say("stopped by SIGINT, before there was anything to keep")
+            return 130
+    return int(status) if isinstance(status, int) else 0
 
 
 def say(text: object) -> None:

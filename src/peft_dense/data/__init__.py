@@ -1,21 +1,28 @@
-"""Data sets of images with one dense label a task, and transforms that move them together."""
+"""Data sets of images with one dense label per task, and transforms that move them together."""
 
-from peft_dense.data.archive import make_archive
+from peft_dense.data.batch import blank_item, collate, on_device
 from peft_dense.data.cached import Cached
-from peft_dense.data.check import check_data
-from peft_dense.data.folder import DenseFolder, available_tasks, collate
-from peft_dense.data.nyud import NYUDv2
-from peft_dense.data.opening import layout_of, open_data
-from peft_dense.data.pascal import PASCALContext
-from peft_dense.data.scenes import Scenes
+from peft_dense.data.checking.check import check_data
+from peft_dense.data.checking.findings import Finding
+from peft_dense.data.checking.inspect import inspect_labels
+from peft_dense.data.made.archive import make_archive
+from peft_dense.data.made.scenes import Scenes
+from peft_dense.data.sources.declared import parse_tasks
+from peft_dense.data.sources.folder import DenseFolder, available_tasks
+from peft_dense.data.sources.layouts import layout_of, open_data
+from peft_dense.data.sources.nyud import NYUDv2
+from peft_dense.data.sources.pascal_context import PASCALContext
+from peft_dense.data.tasks_of import tasks_of
 from peft_dense.data.transforms import (
     ColorJitter,
     Compose,
+    Pack,
     PadTo,
     RandomCrop,
     RandomFlip,
     RandomRotation,
     RandomScaleCrop,
+    RandomWarp,
     Resize,
     augmentation,
 )
@@ -25,20 +32,28 @@ __all__ = [
     "ColorJitter",
     "Compose",
     "DenseFolder",
+    "Finding",
     "NYUDv2",
     "PASCALContext",
+    "Pack",
     "PadTo",
     "RandomCrop",
     "RandomFlip",
     "RandomRotation",
     "RandomScaleCrop",
+    "RandomWarp",
     "Resize",
     "Scenes",
     "augmentation",
     "available_tasks",
+    "blank_item",
     "check_data",
     "collate",
+    "inspect_labels",
     "layout_of",
     "make_archive",
+    "on_device",
     "open_data",
+    "parse_tasks",
+    "tasks_of",
 ]

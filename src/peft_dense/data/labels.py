@@ -1,17 +1,19 @@
-"""What a label looks like, in memory and on disk, and what marks a pixel that has none.
+"""What a label looks like on disk, by its kind, and how it is read.
 
-===========  ==================================  ==================  ==============================
-task         in memory                           unlabelled pixel    on disk
-===========  ==================================  ==================  ==============================
-``normals``  ``(3, H, W)`` float32 unit vectors  255 on 3 channels   .npy (H, W, 3), or an RGB .png
-                                                                     holding ``255 (n + 1) / 2``
-``depth``    ``(1, H, W)`` float32 metres        0                   .npy in metres, or a 16-bit
-                                                                     .png in millimetres
-any other    ``(H, W)`` int64, class or 0/1      255                 .png or .npy of the same
-===========  ==================================  ==================  ==============================
+================  ==============================================================================
+kind              on disk
+================  ==============================================================================
+``segmentation``  .png, .tif, .bmp or .npy of classes, 255 ignored; beyond 255 classes of 16 bits or
+                  more, 65535 ignored
+``binary``,       the same of 0 and 1, 255 ignored; or of 0 and 255, where 255 is a mark and nothing
+``edge``          is ignored (`peft_dense.data.sources.marks`)
+``depth``         .npy in metres, or a 16-bit .png or .tif in millimetres; 0 ignored
+``normals``       .npy (H, W, 3), or an RGB .png holding ``255 (n + 1) / 2``
+================  ==============================================================================
 
-On disk, normals are also ignored where a PNG is all 0 or all 255 and where they have no direction
-(NaN, or a length near zero); depth is ignored where it isn't finite.
+What it looks like in memory says `peft_dense.tasks.kinds`. Normals are also ignored where a PNG is
+all 0 or all 255 and where they have no direction (NaN, or a length near zero); depth is ignored
+where it isn't finite.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ from PIL import Image
 from torch import Tensor
 
 from peft_dense.errors import DataError, MissingFileError
+from peft_dense.tasks.kinds import IGNORE, LabelKind
+from peft_dense.tasks.registry import kind_of_labels
 
 __all__ = [
     "IGNORE",
@@ -33,8 +37,8 @@ __all__ = [
     "as_label",
     "blank_label",
     "ignored_value",
+    "label_kind",
     "read_array",
-    "read_image",
     "read_label",
     "unit_normals",
     "unreadable",
@@ -42,28 +46,41 @@ __all__ = [
 
 Array = np.ndarray[Any, Any]
 
-IGNORE = 255
-"""The value of a pixel that neither trains nor scores a task (depth uses 0)."""
-
 Item = dict[str, Any]
-"""One example: ``image``, one entry a task, and ``meta``."""
+"""One example: ``image``, one entry per task, and ``meta``."""
 
 
-def ignored_value(task: str) -> int:
+def label_kind(task: str | LabelKind, item: Item | None = None) -> LabelKind:
+    """Give the kind of a task's labels, by the item that holds them or by the task's name.
+
+    ``item["meta"]["kinds"]`` holds what no name says: the kinds of tasks of one's own. Labels of
+    an unknown name are maps of classes.
+
+    Example:
+        >>> label_kind("sal").name, label_kind("roofs").name
+        ('binary', 'segmentation')
+    """
+    if isinstance(task, LabelKind):
+        return task
+    told: dict[str, LabelKind] = (item or {}).get("meta", {}).get("kinds", {})
+    return told[task] if task in told else kind_of_labels(task)
+
+
+def ignored_value(task: str | LabelKind) -> int:
     """Give the value that marks a pixel of ``task`` as unlabelled.
 
     Example:
         >>> ignored_value("semseg"), ignored_value("depth")
         (255, 0)
     """
-    return 0 if task == "depth" else IGNORE
+    return label_kind(task).ignore
 
 
-def blank_label(task: str, height: int, width: int) -> Tensor:
+def blank_label(task: str | LabelKind, height: int, width: int) -> Tensor:
     """Make a label in which every pixel is ignored, for an image that has none.
 
     Args:
-        task: Name of the task; it decides shape, dtype and the ignored value.
+        task: Name of the task, or the kind of its labels.
         height: Rows of the image.
         width: Columns of the image.
 
@@ -76,23 +93,11 @@ def blank_label(task: str, height: int, width: int) -> Tensor:
         >>> blank_label("depth", 2, 3).shape
         torch.Size([1, 2, 3])
     """
-    channels = {"normals": (3,), "depth": (1,)}.get(task, ())
-    dtype = torch.float32 if channels else torch.int64
-    return torch.full((*channels, height, width), ignored_value(task), dtype=dtype)
+    return label_kind(task).blank(height, width)
 
 
-def read_image(path: Path) -> Tensor:
-    """Read an image file into ``(3, H, W)`` float32, RGB in 0..1.
-
-    Raises:
-        DataError: If the file can't be read.
-    """
-    pixels = read_array(path, mode="RGB")
-    return torch.from_numpy(pixels.astype(np.float32) / 255).movedim(-1, 0).contiguous()
-
-
-def read_label(path: Path, task: str) -> Tensor:
-    """Read one label file into the tensor that ``task`` uses (table above).
+def read_label(path: Path, task: str | LabelKind) -> Tensor:
+    """Read one label file into the tensor that ``task`` uses.
 
     Raises:
         DataError: If the file can't be read, or doesn't hold such a label.
@@ -112,7 +117,7 @@ def read_array(path: Path, mode: str | None = None, *, of: Sequence[str] = ()) -
         DataError: If the file can't be read, or is an image of another mode.
     """
     try:
-        if path.suffix == ".npy":
+        if path.suffix.lower() == ".npy":
             return np.asarray(np.load(path, allow_pickle=False))
         with Image.open(path) as image:
             if of and image.mode not in of:
@@ -137,19 +142,25 @@ def unreadable(path: Path, error: Exception) -> DataError:
     return DataError(f"can't read {path}: {said}. Is the file whole?")
 
 
-def as_label(array: Array, task: str, path: Path) -> Tensor:
-    """Make what a file holds the tensor that ``task`` uses (table above).
+def as_label(array: Array, task: str | LabelKind, path: Path, *, narrow: bool = False) -> Tensor:
+    """Make what a file holds the tensor that ``task`` uses.
 
     Args:
         array: What was read.
-        task: Name of the task.
+        task: Name of the task, or the kind of its labels.
         path: Where it was read, for errors, and for the unit of depth.
+        narrow: Leave classes of bytes as uint8, for who makes them int64 later.
 
     Raises:
         DataError: If ``array`` isn't such a label.
     """
-    decode = {"normals": _decode_normals, "depth": _decode_depth}.get(task, _decode_classes)
-    return decode(array, path)
+    kind = label_kind(task)
+    if kind.name == "normals":
+        return _decode_normals(array, path)
+    if kind.name == "depth":
+        return _decode_depth(array, path)
+    classes = _decode_classes(array, path)
+    return classes if narrow else classes.long()
 
 
 def unit_normals(vectors: Array, valid: Array) -> Tensor:
@@ -165,11 +176,16 @@ def unit_normals(vectors: Array, valid: Array) -> Tensor:
                 [255.0000, 255.0000, 255.0000],
                 [255.0000, 255.0000, 255.0000]])
     """
-    vectors = np.nan_to_num(vectors.astype(np.float32), posinf=0, neginf=0)
-    length = np.linalg.norm(vectors, axis=-1)
-    valid = valid & (length >= 0.1)  # grey in a PNG: no direction left after rounding
-    unit = np.where(valid[..., None], vectors / np.maximum(length, 1e-6)[..., None], IGNORE)
-    return torch.from_numpy(unit.astype(np.float32)).movedim(-1, 0).contiguous()
+    planes = torch.from_numpy(np.ascontiguousarray(np.moveaxis(vectors, -1, 0)))
+    return _unit(planes.float().nan_to_num(posinf=0, neginf=0), torch.from_numpy(valid))
+
+
+def _unit(planes: Tensor, valid: Tensor) -> Tensor:
+    """Scale vectors ``(3, H, W)``, all finite, to unit length, in place."""
+    x, y, z = planes
+    length = (x * x).addcmul_(y, y).addcmul_(z, z).sqrt_()
+    absent = (length < 0.1) | ~valid  # grey in a PNG: no direction left after rounding
+    return planes.div_(length.clamp_(min=1e-6)).masked_fill_(absent, IGNORE)
 
 
 def _decode_classes(array: Array, path: Path) -> Tensor:
@@ -178,6 +194,8 @@ def _decode_classes(array: Array, path: Path) -> Tensor:
             f"{path} has shape {array.shape} of {array.dtype}; class labels are one channel, "
             "(H, W), of numbers."
         )
+    if array.dtype == np.uint8:
+        return torch.from_numpy(np.array(array))  # a copy, which can be written to
     with np.errstate(invalid="ignore"):  # what isn't finite differs from any whole number
         whole = array.astype(np.int64)
     if (whole != array).any() or (whole < 0).any():
@@ -191,11 +209,13 @@ def _decode_classes(array: Array, path: Path) -> Tensor:
 def _decode_normals(array: Array, path: Path) -> Tensor:
     if array.ndim != 3 or array.shape[2] != 3:
         raise DataError(f"{path} has shape {array.shape}; normals have three channels, (H, W, 3).")
-    absent = (array == IGNORE).all(-1)
-    if array.dtype == np.uint8:
-        absent |= (array == 0).all(-1)
-        array = array / 255 * 2 - 1
-    return unit_normals(array, ~absent)
+    planes = torch.from_numpy(np.ascontiguousarray(np.moveaxis(array, -1, 0)))
+    x, y, z = planes
+    if planes.dtype == torch.uint8:
+        valid = ((x & y & z) != IGNORE) & ((x | y | z) != 0)
+        return _unit(planes.float().mul_(2 / 255).sub_(1), valid)
+    valid = (x != IGNORE) | (y != IGNORE) | (z != IGNORE)
+    return _unit(planes.float().nan_to_num(posinf=0, neginf=0), valid)
 
 
 def _decode_depth(array: Array, path: Path) -> Tensor:
@@ -206,6 +226,6 @@ def _decode_depth(array: Array, path: Path) -> Tensor:
             f"{path} has shape {array.shape} of {array.dtype}; depth is one channel, a .npy in "
             "metres or a 16-bit PNG in millimetres."
         )
-    metres = array.astype(np.float32) / (1000 if path.suffix == ".png" else 1)
+    metres = array.astype(np.float32) / (1 if path.suffix.lower() == ".npy" else 1000)
     metres = np.nan_to_num(metres, nan=0, posinf=0, neginf=0).clip(min=0)
     return torch.from_numpy(metres)[None]

@@ -7,9 +7,10 @@ as soon as it stands beside the others.
 from importlib import import_module
 from pkgutil import iter_modules
 
-from peft_dense.tasks.base import IGNORE, Task
+from peft_dense.tasks.base import Task
 from peft_dense.tasks.boundaries import BoundaryMeter
 from peft_dense.tasks.delta import delta_m
+from peft_dense.tasks.kinds import IGNORE
 from peft_dense.tasks.meter import Meter
 from peft_dense.tasks.registry import register, task, tasks
 from peft_dense.tasks.scores import Scores, published, references

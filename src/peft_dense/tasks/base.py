@@ -17,12 +17,10 @@ from torch import Tensor
 
 from peft_dense.errors import HyperparameterError, ShapeError
 from peft_dense.tasks.drawing import IGNORED_COLOUR
+from peft_dense.tasks.kinds import IGNORE, IGNORE_MANY, LabelKind, kind
 from peft_dense.tasks.meter import Meter
 
 __all__ = ["IGNORE", "Task"]
-
-IGNORE = 255
-"""The label value of a pixel that neither trains nor scores (depth uses 0)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,34 +28,48 @@ class Task(ABC):
     """Turn dense predictions and labels into a loss, a score and pictures.
 
     Args:
+        name: What it is called; a registered task has its name by itself.
         channels: Channels of the prediction.
 
     Attributes:
-        name: The name it is registered by.
+        kind: What kind of labels it has, one of `peft_dense.tasks.kinds.KINDS`.
         metric: Key of the primary metric in what its meter computes.
         higher_is_better: Whether that metric grows as predictions get better.
         fixed_channels: The only number of channels that makes sense, if there is one.
 
     Raises:
-        HyperparameterError: If ``channels`` isn't possible for the task.
+        HyperparameterError: If ``channels`` isn't possible for the task, or it has no name.
     """
 
-    name: ClassVar[str]
+    kind: ClassVar[str] = "segmentation"
     metric: ClassVar[str]
     higher_is_better: ClassVar[bool] = True
     fixed_channels: ClassVar[int | None] = None
 
+    name: str = ""
     channels: int
 
     def __post_init__(self) -> None:
+        if not self.name:
+            raise HyperparameterError(
+                f"a task of kind {self.kind} has no name; pass name=..., or make it by "
+                f"task('some name', kind={self.kind!r})."
+            )
         fixed = self.fixed_channels
-        if not (0 < self.channels <= IGNORE if fixed is None else self.channels == fixed):
+        if not (0 < self.channels <= IGNORE_MANY if fixed is None else self.channels == fixed):
             expected = (
-                f"1 to {IGNORE}, as {IGNORE} marks ignored pixels" if fixed is None else fixed
+                f"1 to {IGNORE_MANY}, as {IGNORE_MANY} marks ignored pixels"
+                if fixed is None
+                else fixed
             )
             raise HyperparameterError(
                 f"task {self.name} got channels={self.channels}; expected {expected}."
             )
+
+    @property
+    def labels(self) -> LabelKind:
+        """What its labels look like."""
+        return kind(self.kind, self.channels)
 
     def loss(self, prediction: Tensor, target: Tensor, counts: Tensor | None = None) -> Tensor:
         """Reduce a batch to the scalar that training minimises, a mean over valid pixels.
@@ -71,6 +83,9 @@ class Task(ABC):
         mean: the losses of all parts add up to the loss of the batch, and so do their gradients.
         (``DistributedDataParallel`` averages gradients, so multiply by the number of processes.)
 
+        :meth:`counts` has looked at every value of the labels. Given its result, the loss looks at
+        shapes only, so that the host never waits for the device.
+
         Args:
             prediction: What the head gives out, at the size of the target.
             target: The labels, as the task's class describes them.
@@ -81,8 +96,9 @@ class Task(ABC):
             ``(B, channels, H, W), (B, ..., H, W) -> ()``
 
         Raises:
-            ShapeError: If shapes or dtypes don't fit, a label value can't be, ``counts`` aren't of
-                a batch with this part, or the task's criterion reduces.
+            ShapeError: If shapes or dtypes don't fit, ``counts`` aren't given and a label value
+                can't be, ``counts`` aren't of a batch with this part (their values are compared on
+                the CPU only), or the task's criterion reduces.
 
         Example:
             >>> from peft_dense.tasks import task
@@ -94,11 +110,14 @@ class Task(ABC):
             >>> [depth.loss(made[i : i + 1], label[i : i + 1], counts).item() for i in (0, 1)]
             [1.3333333730697632, 1.6666666269302368]
         """
-        target, valid = self.check(prediction, target)
+        if counts is None:
+            self.check_values(target)
+        target, valid = self._read_for(prediction, target)
         own = self.tally(target, valid)
         if counts is not None:
-            counts = counts.to(own.device)
-            if counts.shape != own.shape or (counts < own).any():
+            counts = counts.to(own.device, non_blocking=True)
+            comparable = own.device.type == "cpu"  # elsewhere the host would wait
+            if counts.shape != own.shape or (comparable and bool((counts < own).any())):
                 raise ShapeError(
                     f"task {self.name} got counts={counts.tolist()}; expected at least this part's "
                     f"own, {own.tolist()}. Pass the sum of counts(target) over all parts."
@@ -129,6 +148,7 @@ class Task(ABC):
         Raises:
             ShapeError: If its shape or dtype doesn't fit, or a label value can't be.
         """
+        self.check_values(target)
         return self.tally(*self.read(target))
 
     def tally(self, target: Tensor, valid: Tensor) -> Tensor:
@@ -138,6 +158,9 @@ class Task(ABC):
     def check(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Read ``target`` and raise unless ``prediction`` fits it.
 
+        Values are looked at where the target is, which then goes to the prediction's device. So the
+        host waits for no device if the target comes from the CPU.
+
         Shape:
             ``(B, channels, H, W), (B, ..., H, W) -> (B, ..., H, W), (B, H, W)``: the labels in one
             form, and which pixels are valid
@@ -145,7 +168,11 @@ class Task(ABC):
         Raises:
             ShapeError: If shapes or dtypes don't fit, or a label value can't be.
         """
-        label, valid = self.read(target)
+        self.check_values(target)
+        return self._read_for(prediction, target)
+
+    def _read_for(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        label, valid = self.read(target.to(prediction.device, non_blocking=True))
         batch, height, width = valid.shape
         expected = (batch, self.channels, height, width)
         if prediction.shape != expected or not prediction.is_floating_point():
@@ -166,7 +193,9 @@ class Task(ABC):
         Raises:
             ShapeError: If it isn't the label of one sample.
         """
-        label, valid = self.read(target.detach().cpu()[None])
+        target = target.detach().cpu()[None]
+        self.check_values(target)
+        label, valid = self.read(target)
         return torch.where(valid[0, ..., None], self.paint(label[0]), IGNORED_COLOUR)
 
     def draw_prediction(self, prediction: Tensor) -> Tensor:
@@ -187,7 +216,18 @@ class Task(ABC):
 
     @abstractmethod
     def read(self, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Check labels; give them in one form, and where they are valid ``(B, H, W)``."""
+        """Give labels in one form, and where they are valid ``(B, H, W)``.
+
+        It checks shape and dtype and doesn't look at values, so that no host waits for a device.
+        """
+
+    def check_values(self, target: Tensor) -> None:
+        """Raise if labels of the right shape and dtype hold a value that can't be.
+
+        Raises:
+            ShapeError: If they do; or shape or dtype don't fit.
+        """
+        self.read(target)
 
     @abstractmethod
     def criterion(self, prediction: Tensor, target: Tensor, counts: Tensor) -> Tensor:

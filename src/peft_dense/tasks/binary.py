@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,22 +13,47 @@ from torch.nn import functional as F
 
 from peft_dense.tasks.base import Task
 from peft_dense.tasks.drawing import grey
-from peft_dense.tasks.segmentation import read_classes
+from peft_dense.tasks.meter import Meter, histogram
+from peft_dense.tasks.registry import serves_kind
+from peft_dense.tasks.segmentation import check_classes, read_classes
 
-__all__ = ["Binary", "balanced_cross_entropy", "best_f", "count_above"]
+__all__ = ["Binary", "MarkMeter", "balanced_cross_entropy", "best_f", "count_above"]
 
 
+@serves_kind
 @dataclass(frozen=True, kw_only=True)
 class Binary(Task):
-    """Mark pixels: ``(B, 1, H, W)`` logits against ``(B, H, W)`` of 0 and 1, 255 ignored."""
+    """Mark pixels: ``(B, 1, H, W)`` logits against ``(B, H, W)`` of 0 and 1, 255 ignored.
 
+    The loss is the cross-entropy, a mean over valid pixels.
+
+    Example:
+        >>> roofs = Binary(name="roofs")
+        >>> roofs.loss(torch.zeros(1, 1, 1, 3), torch.tensor([[[1, 0, 255]]]))
+        tensor(0.6931)
+    """
+
+    kind: ClassVar[str] = "binary"
+    metric: ClassVar[str] = "IoU"
     fixed_channels: ClassVar[int | None] = 1
 
     channels: int = 1
 
     def read(self, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Check marks; the pixels that aren't 255 are valid."""
-        return read_classes(target, 2, self.name)
+        """Give marks as int64; the pixels that aren't 255 are valid."""
+        return read_classes(target, self.name)
+
+    def check_values(self, target: Tensor) -> None:
+        """Raise if a mark is neither 0, 1 nor 255."""
+        check_classes(target, 2, self.name)
+
+    def criterion(self, prediction: Tensor, target: Tensor, counts: Tensor) -> Tensor:
+        """Give each pixel's cross-entropy."""
+        return 2 * balanced_cross_entropy(prediction[:, 0], target, 0.5)
+
+    def meter(self) -> Meter:
+        """Make a meter of ``IoU``, ``F``, ``precision`` and ``recall``."""
+        return MarkMeter(self)
 
     def decide(self, prediction: Tensor) -> Tensor:
         """Give each pixel its probability of being marked."""
@@ -36,6 +62,36 @@ class Binary(Task):
     def paint(self, label: Tensor) -> Tensor:
         """Paint probabilities or marks from black to white."""
         return grey(label)
+
+
+class MarkMeter(Meter):
+    """Score marks over all valid pixels of the data set, marked where the probability exceeds 0.5.
+
+    ``IoU``: intersection over union of the marked pixels; ``F``: their F1; ``precision`` and
+    ``recall``. All in percent, and NaN if no pixel is truly marked.
+    """
+
+    def zeros(self) -> dict[str, Tensor]:
+        """Give counts by true label: all pixels, and the marked ones."""
+        return {"above": torch.zeros((2, 2), dtype=torch.int64)}
+
+    def count(self, prediction: Tensor, target: Tensor, valid: Tensor) -> dict[str, Tensor]:
+        """Count marked pixels."""
+        half = torch.tensor([0.5])
+        return {"above": count_above(prediction, target, valid, half).sum(0)}
+
+    def score(self, state: Mapping[str, Tensor]) -> dict[str, float]:
+        """Give the shares in percent."""
+        (_, false), (true, hits) = state["above"].tolist()
+        found = hits + false
+        if not true:
+            return dict.fromkeys(("IoU", "F", "precision", "recall"), float("nan"))
+        return {
+            "IoU": 100 * hits / (true + false),
+            "F": 100 * 2 * hits / (true + found),
+            "precision": 100 * hits / found if found else 0.0,
+            "recall": 100 * hits / true,
+        }
 
 
 def balanced_cross_entropy(
@@ -91,7 +147,7 @@ def count_above(prediction: Tensor, target: Tensor, valid: Tensor, thresholds: T
     level = torch.bucketize(prediction[:, 0].sigmoid(), thresholds.to(prediction))
     image = torch.arange(len(target), device=target.device)[:, None, None]
     place = (image * 2 + target) * bins + level
-    counts = torch.bincount(place[valid], minlength=len(target) * 2 * bins)
+    counts = histogram(place, valid, len(target) * 2 * bins)
     counts = rearrange(counts, "(image label level) -> image label level", label=2, level=bins)
     return counts.flip(-1).cumsum(-1).flip(-1)
 

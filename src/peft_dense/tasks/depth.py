@@ -13,12 +13,13 @@ from peft_dense.errors import HyperparameterError, ShapeError
 from peft_dense.tasks.base import Task
 from peft_dense.tasks.drawing import ramp
 from peft_dense.tasks.meter import Meter
-from peft_dense.tasks.registry import register
+from peft_dense.tasks.registry import register, serves_kind
 
 __all__ = ["Depth", "DepthMeter"]
 
 
 @register
+@serves_kind
 @dataclass(frozen=True, kw_only=True)
 class Depth(Task):
     """Give every pixel its distance, in the unit of the labels.
@@ -40,35 +41,41 @@ class Depth(Task):
         tensor(0.5000)
     """
 
-    name: ClassVar[str] = "depth"
+    kind: ClassVar[str] = "depth"
     metric: ClassVar[str] = "rmse"
     higher_is_better: ClassVar[bool] = False
     fixed_channels: ClassVar[int | None] = 1
 
+    name: str = "depth"
     channels: int = 1
     far: float = 10.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.far > 0:
-            raise HyperparameterError(f"task depth got far={self.far}; expected a positive depth.")
+            raise HyperparameterError(
+                f"task {self.name} got far={self.far}; expected a positive depth."
+            )
 
     def read(self, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Check depths and give them as ``(B, H, W)``; those that aren't valid become zero."""
+        """Give depths as ``(B, H, W)``; those that aren't valid become zero."""
         flat = target.squeeze(1) if target.ndim == 4 else target
         if flat.ndim != 3 or not target.is_floating_point():
             raise ShapeError(
-                "a depth target has shape (B, 1, H, W) or (B, H, W) and a floating-point dtype; "
-                f"got {tuple(target.shape)} of {target.dtype}. Convert with .float()."
+                f"a {self.name} target has shape (B, 1, H, W) or (B, H, W) and a floating-point "
+                f"dtype; got {tuple(target.shape)} of {target.dtype}. Convert with .float()."
             )
         valid = (flat != 0) & flat.isfinite()
-        flat = torch.where(valid, flat.float(), 0.0)
+        return torch.where(valid, flat.float(), 0.0), valid
+
+    def check_values(self, target: Tensor) -> None:
+        """Raise if a depth is negative."""
+        flat, _ = self.read(target)
         if (flat < 0).any():
             raise ShapeError(
-                f"a depth target holds {flat.min().item():g}; expected positive depths, or 0 where "
-                "ignored. Set what has no depth to 0."
+                f"a {self.name} target holds {flat.min().item():g}; expected positive depths, or 0 "
+                "where ignored. Set what has no depth to 0."
             )
-        return flat, valid
 
     def criterion(self, prediction: Tensor, target: Tensor, counts: Tensor) -> Tensor:
         """Give each pixel's absolute error."""
@@ -112,13 +119,16 @@ class DepthMeter(Meter):
 
     def count(self, prediction: Tensor, target: Tensor, valid: Tensor) -> dict[str, Tensor]:
         """Sum the errors of valid pixels."""
-        found, truth = prediction[:, 0][valid], target[valid]
-        error = found - truth
-        limits = truth.new_tensor(list(self.limits.values()))[:, None]
+        found = prediction[:, 0]
+        error = torch.where(valid, found - target, 0.0)
+        near = [
+            (valid & (found < limit * target) & (target < limit * found)).sum()
+            for limit in self.limits.values()
+        ]
         return {
             "square": error.square().sum(),
-            "relative": (error.abs() / truth).sum(),
-            "near": ((found < limits * truth) & (truth < limits * found)).sum(1),
+            "relative": (error.abs() / torch.where(valid, target, 1.0)).sum(),
+            "near": torch.stack(near),
             "pixels": valid.sum(),
         }
 

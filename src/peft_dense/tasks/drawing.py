@@ -11,21 +11,24 @@ __all__ = ["IGNORED_COLOUR", "grey", "palette", "ramp"]
 _RAMP = torch.tensor([[40, 20, 90], [45, 80, 150], [35, 140, 145], [110, 195, 95], [250, 230, 60]])
 
 
-def palette() -> Tensor:
-    """Give 256 class colours: bit ``3 j + c`` of the class becomes bit ``7 - j`` of channel ``c``.
+def palette(classes: int = 256) -> Tensor:
+    """Give a colour per class: bit ``3 j + c`` of the class becomes bit ``7 - j`` of channel ``c``.
 
     This is the numbering of PASCAL VOC (development kit, colour map of the label images); class
     255, an ignored pixel, comes out as a pale cream.
 
+    Args:
+        classes: How many, up to 2^24.
+
     Shape:
-        ``() -> (256, 3)`` uint8
+        ``() -> (classes, 3)`` uint8
 
     Example:
         >>> palette()[[0, 1, 15, 255]].tolist()
         [[0, 0, 0], [128, 0, 0], [192, 128, 128], [224, 224, 192]]
     """
-    classes, channel = torch.arange(256)[:, None], torch.arange(3)
-    bits = [((classes >> (3 * j + channel)) & 1) << (7 - j) for j in range(3)]
+    index, channel = torch.arange(classes)[:, None], torch.arange(3)
+    bits = [((index >> (3 * j + channel)) & 1) << (7 - j) for j in range(8)]
     return torch.stack(bits).sum(0).to(torch.uint8)
 
 

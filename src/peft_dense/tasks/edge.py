@@ -12,12 +12,13 @@ from torch import Tensor
 from peft_dense.errors import HyperparameterError
 from peft_dense.tasks.binary import Binary, balanced_cross_entropy, best_f, count_above
 from peft_dense.tasks.meter import Meter
-from peft_dense.tasks.registry import register
+from peft_dense.tasks.registry import register, serves_kind
 
 __all__ = ["Edge", "EdgeMeter"]
 
 
 @register
+@serves_kind
 @dataclass(frozen=True, kw_only=True)
 class Edge(Binary):
     """Mark the pixels on borders, with a cross-entropy that weighs the few edges up.
@@ -37,17 +38,18 @@ class Edge(Binary):
         tensor(0.6585)
     """
 
-    name: ClassVar[str] = "edge"
+    kind: ClassVar[str] = "edge"
     metric: ClassVar[str] = "F"
 
+    name: str = "edge"
     positive_weight: float = 0.95
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.positive_weight < 1:
             raise HyperparameterError(
-                f"task edge got positive_weight={self.positive_weight}; expected a share between "
-                "0 and 1, such as 0.95."
+                f"task {self.name} got positive_weight={self.positive_weight}; expected a share "
+                "between 0 and 1, such as 0.95."
             )
 
     def criterion(self, prediction: Tensor, target: Tensor, counts: Tensor) -> Tensor:

@@ -26,7 +26,6 @@ class HumanParts(Segmentation):
         'head'
     """
 
-    name: ClassVar[str] = "human_parts"
     class_names: ClassVar[tuple[str, ...]] = (
         "background",
         "head",
@@ -37,4 +36,5 @@ class HumanParts(Segmentation):
         "lower leg",
     )
 
+    name: str = "human_parts"
     channels: int = 7

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 import torch.distributed as dist
@@ -12,16 +12,29 @@ from torch import Tensor
 
 from peft_dense.errors import DataError
 
-if TYPE_CHECKING:
-    from peft_dense.tasks.base import Task
+__all__ = ["Measured", "Meter", "histogram"]
 
-__all__ = ["Meter"]
+
+class Measured(Protocol):
+    """What a meter asks of the task it measures."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+
+    @property
+    def channels(self) -> int:
+        """Channels of a prediction."""
+
+    def check(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Give labels in one form, and which pixels are valid; raise if they don't fit."""
 
 
 class Meter(ABC):
     """Sum what metrics need over batches and processes.
 
-    All it knows is in ``state``, plain tensors on the CPU, each the sum of its batches. So two
+    All it knows is in ``state``, plain tensors, each the sum of its batches. They are where the
+    predictions are, so that the host needn't wait for the device before :meth:`compute`. So two
     meters merge by adding their states, and several processes score a data set together by adding
     theirs: it is used as a metric of ``torchmetrics`` is, by ``update``, ``compute`` and ``reset``.
     Scores that are shares are in percent; errors have the unit of the label. Where nothing has been
@@ -51,7 +64,7 @@ class Meter(ABC):
 
     state: dict[str, Tensor]
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Measured) -> None:
         self.task = task
         self.reset()
 
@@ -130,14 +143,43 @@ class Meter(ABC):
 
     @torch.no_grad()
     def _of(self, prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Give the state that a batch alone would make."""
+        """Give the state that a batch alone would make, in the types of :meth:`zeros`."""
         label, valid = self.task.check(prediction, target)
         counts = self.count(prediction.float(), label, valid)
-        return {name: counts[name].to(zero) for name, zero in self.zeros().items()}
+        return {name: _as(counts[name], zero.dtype) for name, zero in self.zeros().items()}
 
     def _add(self, state: Mapping[str, Tensor]) -> None:
         for name, value in state.items():
-            self.state[name] += value
+            mine = self.state[name]
+            # The first batch takes the empty state along; later ones come to it.
+            moved = mine.to(value.device) if mine.device.type == "cpu" else mine
+            self.state[name] = moved + value.to(moved.device)
+
+
+def histogram(index: Tensor, valid: Tensor, size: int) -> Tensor:
+    """Count how often each index occurs where ``valid``; the host doesn't wait for the device.
+
+    Args:
+        index: Whole numbers, 0 to ``size - 1`` where valid.
+        valid: Which of them count.
+        size: How many there can be.
+
+    Shape:
+        ``(...), (...) -> (size,)`` int64
+
+    Example:
+        >>> histogram(torch.tensor([2, 0, 2, 9]), torch.tensor([True, True, True, False]), 3)
+        tensor([1, 0, 2])
+    """
+    counts = torch.zeros(size, dtype=torch.int64, device=index.device)
+    return counts.scatter_add_(0, torch.where(valid, index, 0).flatten(), valid.flatten().long())
+
+
+def _as(value: Tensor, dtype: torch.dtype) -> Tensor:
+    """Convert; where the device has no float64, as Apple's, on the CPU."""
+    if dtype == torch.float64 and value.device.type == "mps":
+        value = value.cpu()
+    return value.to(dtype)
 
 
 def _summed(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

@@ -11,14 +11,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from peft_dense.errors import ShapeError
-from peft_dense.tasks.base import IGNORE, Task
+from peft_dense.tasks.base import Task
+from peft_dense.tasks.kinds import IGNORE
 from peft_dense.tasks.meter import Meter
-from peft_dense.tasks.registry import register
+from peft_dense.tasks.registry import register, serves_kind
 
 __all__ = ["Normals", "NormalsMeter"]
 
 
 @register
+@serves_kind
 @dataclass(frozen=True, kw_only=True)
 class Normals(Task):
     """Give every pixel the direction its surface faces.
@@ -36,30 +38,35 @@ class Normals(Task):
         tensor(0.)
     """
 
-    name: ClassVar[str] = "normals"
+    kind: ClassVar[str] = "normals"
     metric: ClassVar[str] = "mErr"
     higher_is_better: ClassVar[bool] = False
     fixed_channels: ClassVar[int | None] = 3
 
+    name: str = "normals"
     channels: int = 3
 
     def read(self, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Check directions and scale the valid ones to unit length; the others become zero."""
+        """Scale the valid directions to unit length; the others become zero."""
         if target.ndim != 4 or target.shape[1] != 3 or not target.is_floating_point():
             raise ShapeError(
-                "a normals target has shape (B, 3, H, W) and a floating-point dtype; got "
+                f"a {self.name} target has shape (B, 3, H, W) and a floating-point dtype; got "
                 f"{tuple(target.shape)} of {target.dtype}. Move the channels to axis 1; decode "
                 "bytes v by 2 v / 255 - 1."
             )
         valid = (target != IGNORE).any(1) & (target != 0).any(1) & target.isfinite().all(1)
+        return F.normalize(torch.where(valid[:, None], target.float(), 0.0), dim=1), valid
+
+    def check_values(self, target: Tensor) -> None:
+        """Raise if a component is beyond -1..1."""
+        _, valid = self.read(target)
         target = torch.where(valid[:, None], target.float(), 0.0)
         largest = target.abs().max().item() if target.numel() else 0.0
         if largest > 1.01:  # rounding of a stored unit vector stays below
             raise ShapeError(
-                f"a normals target holds {largest:g}; expected components in -1..1, or {IGNORE} on "
-                "all three channels where ignored. Decode bytes v by 2 v / 255 - 1."
+                f"a {self.name} target holds {largest:g}; expected components in -1..1, or "
+                f"{IGNORE} on all three channels where ignored. Decode bytes v by 2 v / 255 - 1."
             )
-        return F.normalize(target, dim=1), valid
 
     def criterion(self, prediction: Tensor, target: Tensor, counts: Tensor) -> Tensor:
         """Give each pixel's L1 distance of unit vectors, a mean over channels."""
@@ -101,14 +108,13 @@ class NormalsMeter(Meter):
 
     def count(self, prediction: Tensor, target: Tensor, valid: Tensor) -> dict[str, Tensor]:
         """Sum angles; the arc tangent is exact where the arc cosine loses small ones."""
-        found, truth = _select(prediction, valid), _select(target, valid)
-        found = F.normalize(found, dim=-1)
-        across = torch.linalg.cross(found, truth).norm(dim=-1)
-        angle = torch.atan2(across, (found * truth).sum(-1)).rad2deg()
+        found = F.normalize(prediction, dim=1)
+        across = torch.linalg.cross(found, target, dim=1).norm(dim=1)
+        angle = torch.atan2(across, (found * target).sum(1)).rad2deg().masked_fill(~valid, 0)
         return {
             "angle": angle.sum(),
             "square": angle.square().sum(),
-            "within": torch.stack([(angle < limit).sum() for limit in self.limits]),
+            "within": torch.stack([(valid & (angle < limit)).sum() for limit in self.limits]),
             "pixels": valid.sum(),
         }
 
@@ -123,8 +129,3 @@ class NormalsMeter(Meter):
                 f"within_{limit:g}": share for limit, share in zip(self.limits, within, strict=True)
             },
         }
-
-
-def _select(vectors: Tensor, valid: Tensor) -> Tensor:
-    """Take the vectors of valid pixels: ``(B, 3, H, W) -> (N, 3)``."""
-    return vectors.movedim(1, -1)[valid]

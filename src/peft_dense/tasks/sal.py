@@ -33,8 +33,9 @@ class Sal(Binary):
         tensor(0.3081)
     """
 
-    name: ClassVar[str] = "sal"
     metric: ClassVar[str] = "mIoU"
+
+    name: str = "sal"
 
     def tally(self, target: Tensor, valid: Tensor) -> Tensor:
         """Count valid pixels, and the salient ones of them."""
@@ -55,7 +56,8 @@ class SaliencyMeter(Meter):
 
     ``mIoU``: the foreground's intersection over union in each image, averaged over images, at the
     best of the thresholds 0.2, 0.25 ... 0.9. It is 1 for an image without foreground in truth and
-    prediction. Images without a valid pixel don't count.
+    prediction. Images without a valid pixel don't count. NaN if no pixel of all is salient: there
+    was no foreground to find, and 100 would say that it was found.
 
     ``maxF``: the F-measure with beta^2 = 0.3 over all pixels of the data set, at the best of the
     thresholds 0, 1/255 ... 254/255. NaN if no pixel is salient.
@@ -75,16 +77,20 @@ class SaliencyMeter(Meter):
     def count(self, prediction: Tensor, target: Tensor, valid: Tensor) -> dict[str, Tensor]:
         """Sum the images' IoU, and count pixels above each threshold."""
         seen = valid.flatten(1).any(1)
-        negatives, positives = count_above(prediction, target, valid, self.coarse)[seen].unbind(1)
+        negatives, positives = count_above(prediction, target, valid, self.coarse).unbind(1)
         union = positives[:, :1] + negatives[:, 1:]
         iou = torch.where(union > 0, positives[:, 1:] / union.clamp(min=1), 1.0)
         return {
-            "iou": iou.sum(0),
+            "iou": (iou * seen[:, None]).sum(0),
             "images": seen.sum(),
             "above": count_above(prediction, target, valid, self.fine).sum(0),
         }
 
     def score(self, state: Mapping[str, Tensor]) -> dict[str, float]:
         """Give ``mIoU`` and ``maxF`` in percent."""
-        iou = state["iou"] / state["images"]
-        return {"mIoU": 100 * iou.max().item(), "maxF": best_f(state["above"], 0.3)}
+        iou = 100 * (state["iou"] / state["images"]).max().item()
+        salient = int(state["above"][1, 0])
+        return {
+            "mIoU": iou if salient else float("nan"),
+            "maxF": best_f(state["above"], 0.3),
+        }

@@ -12,27 +12,37 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from peft_dense.errors import HyperparameterError, ShapeError
-from peft_dense.tasks.base import IGNORE, Task
+from peft_dense.tasks.base import Task
 from peft_dense.tasks.drawing import palette
-from peft_dense.tasks.meter import Meter
+from peft_dense.tasks.kinds import IGNORE
+from peft_dense.tasks.meter import Meter, histogram
+from peft_dense.tasks.registry import serves_kind
 
-__all__ = ["ConfusionMeter", "Segmentation", "read_classes"]
+__all__ = ["ConfusionMeter", "Segmentation", "check_classes", "read_classes"]
 
 
+@serves_kind
 @dataclass(frozen=True, kw_only=True)
 class Segmentation(Task):
     """Classify every pixel: ``(B, channels, H, W)`` logits against ``(B, H, W)`` classes.
 
-    The loss is the cross-entropy over the pixels that aren't 255.
+    The loss is the cross-entropy over the pixels that aren't ignored: 255, or 65535 where there are
+    more than 255 classes.
 
     Args:
+        name: What it is called.
         channels: Number of classes, background included.
         classes: Their names; by default the task's own where it has as many, else numbers.
 
     Raises:
-        HyperparameterError: If there isn't one name a class.
+        HyperparameterError: If there isn't one name per class.
+
+    Example:
+        >>> Segmentation(name="roofs", channels=2, classes=("none", "roof")).labels.ignore
+        255
     """
 
+    kind: ClassVar[str] = "segmentation"
     metric: ClassVar[str] = "mIoU"
     class_names: ClassVar[tuple[str, ...]] = ()
 
@@ -52,12 +62,17 @@ class Segmentation(Task):
         object.__setattr__(self, "classes", names)
 
     def read(self, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Check classes; the pixels that aren't 255 are valid."""
-        return read_classes(target, self.channels, self.name)
+        """Give classes as int64; the pixels that aren't ignored are valid."""
+        return read_classes(target, self.name, self.labels.ignore)
+
+    def check_values(self, target: Tensor) -> None:
+        """Raise if a class is beyond those of the task."""
+        check_classes(target, self.channels, self.name, self.labels.ignore)
 
     def criterion(self, prediction: Tensor, target: Tensor, counts: Tensor) -> Tensor:
         """Give each pixel's cross-entropy."""
-        return F.cross_entropy(prediction, target, ignore_index=IGNORE, reduction="none")
+        ignore = self.labels.ignore
+        return F.cross_entropy(prediction, target, ignore_index=ignore, reduction="none")
 
     def meter(self) -> ConfusionMeter:
         """Make a meter of ``mIoU``."""
@@ -69,7 +84,8 @@ class Segmentation(Task):
 
     def paint(self, label: Tensor) -> Tensor:
         """Give each class its colour of the VOC palette."""
-        return palette()[label]
+        colours = palette(max(256, self.channels))
+        return colours[label.clamp(max=len(colours) - 1)]
 
 
 class ConfusionMeter(Meter):
@@ -90,8 +106,8 @@ class ConfusionMeter(Meter):
     def count(self, prediction: Tensor, target: Tensor, valid: Tensor) -> dict[str, Tensor]:
         """Count pixels by true and predicted class."""
         classes = self.task.channels
-        pairs = target[valid] * classes + prediction.argmax(1)[valid]
-        counts = torch.bincount(pairs, minlength=classes**2)
+        pairs = target * classes + prediction.argmax(1)
+        counts = histogram(pairs, valid, classes**2)
         return {"confusion": rearrange(counts, "(truth found) -> truth found", truth=classes)}
 
     def score(self, state: Mapping[str, Tensor]) -> dict[str, float]:
@@ -103,22 +119,22 @@ class ConfusionMeter(Meter):
         return {"mIoU": 100 * (both[seen] / either[seen]).mean().item()}
 
 
-def read_classes(target: Tensor, classes: int, name: str) -> tuple[Tensor, Tensor]:
-    """Check a map of class indices and find its valid pixels, those that aren't 255.
+def read_classes(target: Tensor, name: str, ignore: int = IGNORE) -> tuple[Tensor, Tensor]:
+    """Give a map of class indices as int64, and its valid pixels, those that aren't ignored.
 
     Args:
-        target: Whole numbers below ``classes``, or 255.
-        classes: How many there are.
+        target: Whole numbers.
         name: The task, for the message.
+        ignore: The value of an ignored pixel.
 
     Shape:
         ``(B, H, W) -> (B, H, W)`` int64, ``(B, H, W)`` bool
 
     Raises:
-        ShapeError: If it has another shape, isn't of whole numbers, or holds other values.
+        ShapeError: If it has another shape, or isn't of whole numbers.
 
     Example:
-        >>> read_classes(torch.tensor([[[0, 1, 255]]]), 2, "sal")[1].tolist()
+        >>> read_classes(torch.tensor([[[0, 1, 255]]]), "sal")[1].tolist()
         [[[True, True, False]]]
     """
     if target.ndim != 3 or target.is_floating_point() or target.is_complex():
@@ -127,13 +143,27 @@ def read_classes(target: Tensor, classes: int, name: str) -> tuple[Tensor, Tenso
             f"{target.dtype}. Squeeze a channel axis, and convert with .long()."
         )
     target = target.long()
-    valid = target != IGNORE
+    return target, target != ignore
+
+
+def check_classes(target: Tensor, classes: int, name: str, ignore: int = IGNORE) -> None:
+    """Raise unless all of a map are classes that there are, or ignored.
+
+    Args:
+        target: Whole numbers below ``classes``, or ``ignore``.
+        classes: How many there are.
+        name: The task, for the message.
+        ignore: The value of an ignored pixel.
+
+    Raises:
+        ShapeError: If it has another shape, isn't of whole numbers, or holds other values.
+    """
+    target, valid = read_classes(target, name, ignore)
     wrong = valid & ((target < 0) | (target >= classes))
     if wrong.any():
         found = sorted(set(target[wrong].tolist()))
         raise ShapeError(
             f"a {name} target holds {', '.join(map(str, found[:5]))}"
-            f"{' and more' * (len(found) > 5)}; expected 0 to {classes - 1}, or {IGNORE} where "
+            f"{' and more' * (len(found) > 5)}; expected 0 to {classes - 1}, or {ignore} where "
             "ignored. Map the labels to that range, or give head and task more channels."
         )
-    return target, valid

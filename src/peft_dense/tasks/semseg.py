@@ -24,7 +24,6 @@ class SemSeg(Segmentation):
         ('person', 'class 15')
     """
 
-    name: ClassVar[str] = "semseg"
     class_names: ClassVar[tuple[str, ...]] = (
         "background",
         *("aeroplane", "bicycle", "bird", "boat", "bottle"),
@@ -33,4 +32,5 @@ class SemSeg(Segmentation):
         *("pottedplant", "sheep", "sofa", "train", "tvmonitor"),
     )
 
+    name: str = "semseg"
     channels: int = 21

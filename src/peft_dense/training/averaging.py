@@ -55,6 +55,12 @@ class Average:
             self._swap()
 
     @torch.no_grad()
+    def put(self) -> None:
+        """Put the average in the parameters' place, to stay."""
+        for value, parameter in zip(self.values, self.parameters, strict=True):
+            parameter.copy_(value)
+
+    @torch.no_grad()
     def _swap(self) -> None:
         for value, parameter in zip(self.values, self.parameters, strict=True):
             kept = value.clone()

@@ -7,7 +7,8 @@ that of loading workers changes what is drawn.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import signal
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -15,12 +16,13 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from peft_dense.data import collate
-from peft_dense.data.labels import Item, blank_label
-from peft_dense.errors import DataError
+from peft_dense.data import blank_item, collate
+from peft_dense.data.labels import Item
+from peft_dense.errors import DataError, PeftDenseError
 from peft_dense.training.recipe import Recipe
+from peft_dense.training.stopping import SIGNALS
 
-__all__ = ["Batches", "Draws", "load_batches", "part_of", "seed_of"]
+__all__ = ["Batches", "Draws", "load", "load_batches", "part_of", "seed_of"]
 
 
 def seed_of(*numbers: int) -> int:
@@ -71,10 +73,7 @@ class Draws(Dataset[Item]):
         return item
 
     def _blank(self, reason: str) -> Item:
-        size = 32, 32
-        item: Item = {"image": torch.zeros(3, *size)}
-        item |= {task: blank_label(task, *size) for task in self.data.tasks}
-        item["meta"] = {"id": "", "size": size}
+        item = blank_item(self.data)
         transform = self.data.transform
         item = transform(item) if transform else item
         item["meta"] = item["meta"] | {"skipped": reason}
@@ -138,8 +137,12 @@ class Batches(Sampler[list[tuple[int, int]]]):
 
 def load_batches(
     data: Any, recipe: Recipe, step: int, steps: int, accelerator: Accelerator
-) -> DataLoader[Item]:
-    """Load this process's share of the batches from ``step`` to ``steps``."""
+) -> Iterator[Item]:
+    """Load this process's share of the batches from ``step`` to ``steps``.
+
+    Raises:
+        DataError: An item can't be read, without ``recipe.skip_bad``.
+    """
     sampler = Batches(
         len(data),
         recipe.batch,
@@ -149,13 +152,68 @@ def load_batches(
         rank=accelerator.process_index,
         world=accelerator.num_processes,
     )
-    return DataLoader(
-        Draws(data, recipe.seed, recipe.skip_bad),
-        batch_sampler=sampler,
-        num_workers=recipe.workers,
-        collate_fn=collate,
-        pin_memory=accelerator.device.type == "cuda",
+    draws = Draws(data, recipe.seed, recipe.skip_bad)
+    return load(draws, sampler, recipe.workers, accelerator.device)
+
+
+def load(
+    draws: Draws,
+    batches: Iterable[Sequence[tuple[int, int]]],
+    workers: int,
+    device: torch.device,
+) -> Iterator[Item]:
+    """Load batches of draws; what is wrong with an image is said the same from every process.
+
+    A worker's error would come out of torch's loader as a traceback in a message.
+
+    Args:
+        draws: Where items come from.
+        batches: The draws of each batch.
+        workers: Processes that load; 0 for this one.
+        device: Where the batches will go; memory is pinned for a GPU.
+    """
+    loader = DataLoader(
+        _ErrorsAsItems(draws),
+        batch_sampler=batches,  # type: ignore[arg-type]
+        num_workers=workers,
+        collate_fn=_collate,
+        pin_memory=device.type == "cuda",
+        worker_init_fn=_leave_signals_to_the_parent,
     )
+    for batch in loader:
+        if isinstance(batch, PeftDenseError):
+            raise batch
+        yield batch
+
+
+class _ErrorsAsItems(Dataset[Any]):
+    """Give our own errors as items: raised in a worker they would lose their form."""
+
+    def __init__(self, draws: Draws) -> None:
+        self.draws = draws
+
+    def __getitem__(self, draw: tuple[int, int]) -> Item | PeftDenseError:
+        try:
+            return self.draws[draw]
+        except PeftDenseError as error:
+            return error
+
+
+def _collate(items: Sequence[Item | PeftDenseError]) -> Item | PeftDenseError:
+    """Stack items, or give the first error."""
+    whole = [item for item in items if not isinstance(item, PeftDenseError)]
+    if len(whole) < len(items):
+        return next(item for item in items if isinstance(item, PeftDenseError))
+    try:
+        return collate(whole)
+    except PeftDenseError as error:
+        return error
+
+
+def _leave_signals_to_the_parent(worker: int) -> None:
+    """A Ctrl-C reaches every process of a terminal; the parent ends the run, then the workers."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def part_of(batch: Item, part: int, parts: int) -> Item:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import re
 import uuid
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -18,15 +18,16 @@ from peft_dense.errors import CheckpointError
 __all__ = ["Checkpoints", "write_whole"]
 
 _NAME = re.compile(r"step_(\d{8})\.ckpt")
+_DIGEST = 32  # bytes of a SHA-256
 
 
 class Checkpoints:
     """Keep the newest states of a run in a folder.
 
     A state is one file: what `torch.save` writes, and its SHA-256. It is written beside its place,
-    flushed to the disk and moved there, so a kill or a full disk leaves the earlier ones as they
-    were. A file that isn't what was written is set aside as ``*.damaged`` and the one before is
-    read.
+    tensor by tensor, flushed to the disk and moved there, so a kill or a full disk leaves the
+    earlier ones as they were, and no copy of the state is made in memory. A file that isn't what
+    was written is set aside as ``*.damaged`` and the one before is read.
 
     Args:
         folder: Made if need be.
@@ -51,11 +52,13 @@ class Checkpoints:
         Raises:
             CheckpointError: It can't be written; earlier states stay.
         """
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        content = buffer.getvalue()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_whole(self._file(step), content + hashlib.sha256(content).digest())
+
+        def write(file: BinaryIO) -> None:
+            digesting = _Digesting(file)
+            torch.save(state, digesting)  # type: ignore[arg-type]
+            file.write(digesting.digest.digest())
+
+        _stage(self._file(step), write)
         older = [number for number in self.steps() if number <= step]
         for number in older[: -self.keep]:
             self._file(number).unlink(missing_ok=True)
@@ -64,10 +67,8 @@ class Checkpoints:
         """Read the newest state that is whole, and its step; None if there is none."""
         for step in reversed(self.steps()):
             file = self._file(step)
-            content = file.read_bytes()
-            content, digest = content[:-32], content[-32:]
-            if hashlib.sha256(content).digest() == digest:
-                return step, torch.load(io.BytesIO(content), "cpu", weights_only=True)
+            if _is_whole(file):  # the digest at its end doesn't disturb what reads the rest
+                return step, torch.load(file, "cpu", weights_only=True)
             warnings.warn(
                 f"{file} isn't whole; it is kept as {file.name}.damaged and the run goes on from "
                 "the state before.",
@@ -96,17 +97,50 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         CheckpointError: The disk refuses, for instance because it is full.
     """
+    _stage(path, lambda file: file.write(content))
+
+
+def _stage(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Have a file written beside its place, and move it there once it is on the disk."""
     staged = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with staged.open("wb") as file:
-            file.write(content)
+            write(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(staged, path)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # torch.save gives a writer's error another class
         raise CheckpointError(
             f"can't write {path} ({error}); what was there before is whole. Make room, and start "
             "the same command again: it goes on from there."
         ) from error
     finally:
         staged.unlink(missing_ok=True)
+
+
+class _Digesting:
+    """Pass bytes on to a file and digest them on the way."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.digest = file, hashlib.sha256()
+
+    def write(self, content: bytes) -> int:
+        self.digest.update(content)
+        return self.file.write(content)
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def _is_whole(path: Path) -> bool:
+    """Compare a file's last bytes with the digest of those before."""
+    digest, left = hashlib.sha256(), path.stat().st_size - _DIGEST
+    if left < 0:
+        return False
+    with path.open("rb") as file:
+        while left:
+            piece = file.read(min(left, 1 << 20))
+            digest.update(piece)
+            left -= len(piece)
+        return file.read() == digest.digest()

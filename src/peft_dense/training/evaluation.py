@@ -9,14 +9,13 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
-from peft_dense.data import collate
+from peft_dense.data import on_device
 from peft_dense.dense import DenseModel
 from peft_dense.tasks import Task
 from peft_dense.tasks.meter import Meter
-from peft_dense.training.batches import Draws
+from peft_dense.training.batches import Draws, load
 
 __all__ = ["evaluate", "normalise", "predict"]
 
@@ -26,18 +25,27 @@ _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, as timm'
 def normalise(model: DenseModel, images: Tensor) -> Tensor:
     """Shift and scale images in 0..1 as the backbone was pretrained, on the model's device.
 
-    Mean and deviation are those of timm's ``pretrained_cfg``, else ImageNet's.
+    Mean and deviation are those of timm's ``pretrained_cfg``, where the backbone has it, else
+    ImageNet's; where images have another number of channels than these, their average.
 
     Shape:
-        ``(B, 3, H, W) -> (B, 3, H, W)``
+        ``(B, C, H, W) -> (B, C, H, W)``
     """
-    about = getattr(model.encoder.backbone, "pretrained_cfg", None) or {}
-    device = next(model.parameters()).device
+    about = getattr(model.encoder.eject(), "pretrained_cfg", None) or {}
+    images = images.to(next(model.parameters()).device, non_blocking=True)
     mean, std = (
-        torch.tensor(about.get(name) or default, device=device)[:, None, None]
+        _per_channel(about.get(name) or default, images)
         for name, default in (("mean", _MEAN), ("std", _STD))
     )
-    return (images.to(device, non_blocking=True) - mean) / std
+    return (images - mean) / std
+
+
+def _per_channel(values: Sequence[float], images: Tensor) -> Tensor:
+    """Give one value per channel; channels that aren't those of the values get their mean."""
+    channels = images.shape[1]
+    if len(values) != channels:
+        values = [sum(values) / len(values)] * channels
+    return torch.tensor(values, device=images.device)[:, None, None]
 
 
 @torch.no_grad()
@@ -104,13 +112,16 @@ def evaluate(
     meters = meters or {name: task.meter() for name, task in tasks.items()}
     names = tuple(meters)
     share = range(accelerator.process_index, len(data), accelerator.num_processes)
-    items: Any = Subset(Draws(data, 0, skip_bad), [(0, index) for index in share])  # type: ignore[misc]
-    loader = DataLoader(items, batch, num_workers=workers, collate_fn=collate)
-    for examples in tqdm(loader, "scoring", disable=not progress or share.start > 0, leave=False):
+    batches = [[(0, index) for index in share[i : i + batch]] for i in range(0, len(share), batch)]
+    device = next(model.parameters()).device
+    loader = load(Draws(data, 0, skip_bad), batches, workers, device)
+    shown = not progress or share.start > 0
+    for examples in tqdm(loader, "scoring", len(batches), disable=shown, leave=False):
         if skipped is not None:
             skipped |= {about["skipped"] for about in examples["meta"] if "skipped" in about}
+        examples = on_device(examples, device)
         for name, prediction in predict(model, examples["image"], names, bf16=bf16).items():
-            target = examples[name].to(prediction.device)
+            target = examples[name]
             size = target.shape[-2:]
             if prediction.shape[-2:] != size:
                 prediction = F.interpolate(prediction, size, mode="bilinear", align_corners=False)

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
-from collections.abc import Mapping
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import TracebackType
 
 import numpy as np
 from PIL import Image
-from torch.utils.tensorboard import SummaryWriter
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.summary.writer.record_writer import RecordWriter
+from torch.utils.tensorboard.summary import image, scalar
 
+from peft_dense.errors import CheckpointError
 from peft_dense.training.checkpoints import write_whole
 
 __all__ = ["Log"]
@@ -24,35 +32,102 @@ class Log:
     Args:
         folder: Where the files go.
         step: What is there of later steps is dropped: the run goes on from here.
+
+    Raises:
+        CheckpointError: The disk refuses, now or at any later call.
     """
 
     def __init__(self, folder: Path, step: int = 0) -> None:
-        path = folder / "log.csv"
+        self._path = folder / "log.csv"
         text = io.StringIO(newline="")
         lines = csv.writer(text)
         lines.writerow(_HEADER)
-        if path.is_file() and step:
-            with path.open(newline="", encoding="utf-8") as file:
+        if self._path.is_file() and step:
+            with self._path.open(newline="", encoding="utf-8") as file:
                 rows = [row for row in csv.reader(file) if len(row) == len(_HEADER)]
             lines.writerows(row for row in rows if row[0].isdigit() and int(row[0]) <= step)
-        write_whole(path, text.getvalue().encode())
-        self._file = path.open("a", newline="", encoding="utf-8")
-        self._csv = csv.writer(self._file)
-        self._board = SummaryWriter(str(folder), purge_step=step + 1)
+        write_whole(self._path, text.getvalue().encode())
+        with self._writing():
+            self._file = self._path.open("a", newline="", encoding="utf-8")
+            self._csv = csv.writer(self._file)
+            self._events = _Events(folder, step)
 
     def __call__(self, step: int, split: str, scores: Mapping[str, Mapping[str, float]]) -> None:
         """Write ``scores``, metrics by task."""
-        for name, metrics in scores.items():
-            for metric, value in metrics.items():
-                self._csv.writerow([step, split, name, metric, f"{value:.6g}"])
-                self._board.add_scalar(f"{split}/{name}/{metric}", value, step)
-        self._file.flush()
+        with self._writing():
+            for name, metrics in scores.items():
+                for metric, value in metrics.items():
+                    self._csv.writerow([step, split, name, metric, f"{value:.6g}"])
+                    summary = scalar(f"{split}/{name}/{metric}", value)  # type: ignore[no-untyped-call]
+                    self._events.add(step, summary)
+            self._file.flush()
+            self._events.flush()
 
     def picture(self, step: int, sheet: Image.Image) -> None:
-        """Show a picture in TensorBoard."""
-        self._board.add_image("grid", np.asarray(sheet), step, dataformats="HWC")
+        """Keep a picture as ``grid.png``, and show it in TensorBoard."""
+        file = io.BytesIO()
+        sheet.save(file, "png")
+        write_whole(self._path.with_name("grid.png"), file.getvalue())
+        with self._writing():
+            summary = image("grid", np.asarray(sheet), dataformats="HWC")  # type: ignore[no-untyped-call]
+            self._events.add(step, summary)
+
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        """Close both; another error isn't hidden by one of closing."""
+        with contextlib.suppress(CheckpointError) if error else contextlib.nullcontext():
+            self.close()
 
     def close(self) -> None:
         """Close both."""
+        with self._writing():
+            try:
+                self._file.close()
+            finally:
+                self._events.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise CheckpointError(
+                f"can't write {self._path} or TensorBoard's events beside it ({error}); the states "
+                "are whole. Make room, and start the same command again: it goes on from there."
+            ) from error
+
+
+class _Events:
+    """A file of TensorBoard events, written at once.
+
+    Torch's ``SummaryWriter`` writes in a thread, where a full disk ends in a traceback that nobody
+    can catch.
+
+    Args:
+        folder: Where the file goes.
+        step: TensorBoard forgets what earlier files of the folder say of later steps.
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
+        self._file = (folder / name).open("wb")
+        self._records = RecordWriter(self._file)
+        self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
+        start = SessionLog(status=SessionLog.START)
+        self._write(Event(wall_time=time.time(), step=step + 1, session_log=start))
+
+    def add(self, step: int, summary: object) -> None:
+        self._write(Event(wall_time=time.time(), step=step, summary=summary))
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
         self._file.close()
-        self._board.close()
+
+    def _write(self, event: Event) -> None:
+        self._records.write(event.SerializeToString())

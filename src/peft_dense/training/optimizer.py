@@ -13,7 +13,12 @@ __all__ = ["make_optimizer", "set_rates"]
 
 
 def make_optimizer(model: DenseModel, recipe: Recipe) -> torch.optim.Optimizer:
-    """Make the optimizer of all that trains; each group keeps its peak rate as ``peak``."""
+    """Make the optimizer of all that trains; each group keeps its peak rate as ``peak``.
+
+    Heads with output norms, what the method adds and unfrozen parameters of the backbone are a
+    group each; without ``recipe.decay_vectors`` each is two, one of them without weight decay. The
+    fused kernel is used where the parameters' device has one.
+    """
     kinds = model.encoder.parameters_by_kind()
     heads = [*model.norms.parameters(), *model.heads.parameters()]
     groups = (
@@ -21,14 +26,21 @@ def make_optimizer(model: DenseModel, recipe: Recipe) -> torch.optim.Optimizer:
         (kinds["shared"] + kinds["per_task"], recipe.adapter_lr),
         (kinds["unfrozen_backbone"], recipe.backbone_lr),
     )
-    given: Any = [
-        {"params": parameters, "lr": peak, "peak": peak}
-        for parameters, rate in groups
-        for peak in [recipe.lr if rate is None else rate]
-        if parameters
-    ]
+    given: Any = []
+    for parameters, rate in groups:
+        peak = recipe.lr if rate is None else rate
+        vectors = [] if recipe.decay_vectors else [p for p in parameters if p.ndim <= 1]
+        rest = [p for p in parameters if recipe.decay_vectors or p.ndim > 1]
+        for some, decay in ((rest, recipe.weight_decay), (vectors, 0.0)):
+            if some:
+                given.append({"params": some, "lr": peak, "peak": peak, "weight_decay": decay})
     kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
-    return kind(given, weight_decay=recipe.weight_decay)
+    if recipe.fused:
+        try:
+            return kind([dict(group) for group in given], fused=True)
+        except RuntimeError:  # this device has no such kernel
+            pass
+    return kind(given)
 
 
 def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:

@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch.nn.functional import pad
 
-from peft_dense.data import collate
+from peft_dense.data import collate, on_device
 from peft_dense.dense import DenseModel
 from peft_dense.tasks import Task
 from peft_dense.training.batches import Draws
@@ -27,7 +27,7 @@ def picture(
     bf16: bool = False,
     skip_bad: bool = False,
 ) -> Image.Image:
-    """Lay out image, then truth and prediction a task, a row an example spread over the data.
+    """Lay out a row per example: its image, then truth and prediction of each task.
 
     Args:
         model: The model.
@@ -39,14 +39,14 @@ def picture(
     """
     rows = min(rows, len(data))
     draws = Draws(data, 0, skip_bad)
-    batch = collate([draws[0, i * len(data) // rows] for i in range(rows)])
-    made = {k: v.cpu() for k, v in predict(model, batch["image"], bf16=bf16).items()}
+    batch = on_device(collate([draws[0, i * len(data) // rows] for i in range(rows)]), "cpu")
+    found = {k: v.cpu() for k, v in predict(model, batch["image"], bf16=bf16).items()}
     strips = []
     for index, image in enumerate(batch["image"]):
         cells = [(image.movedim(0, -1) * 255).byte()]
         for name, task in tasks.items():
             cells.append(task.draw_target(batch[name][index]))
-            cells.append(task.draw_prediction(made[name][index]))
+            cells.append(task.draw_prediction(found[name][index]))
         strips.append(torch.cat([pad(cell, (0, 0, 0, 4, 0, 4), value=255) for cell in cells], 1))
     pixels = pad(torch.cat(strips), (0, 0, 0, 0, 14, 0), value=255)
     sheet = Image.fromarray(pixels.numpy())

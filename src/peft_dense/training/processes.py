@@ -34,7 +34,7 @@ def sum_over_processes(tensor: Tensor) -> Tensor:
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace every gradient by its sum over all processes, in one message a dtype.
+    """Replace every gradient by its sum over all processes, in one message per dtype.
 
     The losses of the processes must be shares of one loss, as ``Task.loss(..., counts=)`` gives.
     """

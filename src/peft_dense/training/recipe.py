@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from peft_dense.errors import HyperparameterError
@@ -15,11 +15,12 @@ LOSS_WEIGHTS = {"semseg": 1, "human_parts": 2, "sal": 5, "edge": 50, "normals": 
 """Loss weights of the multi-task work on PASCAL-Context (Maninis et al., CVPR 2019, and after)."""
 
 
-def _option(default: Any, about: str) -> Any:
-    """Make a field that scripts offer as an option with this help."""
+def _option(default: Any, about: str, group: str = "training", **more: Any) -> Any:
+    """Make a field that scripts offer as an option of a group, with this help."""
+    metadata = {"help": about, "group": group, **more}
     if isinstance(default, Mapping):
-        return field(default_factory=lambda: dict(default), metadata={"help": about})
-    return field(default=default, metadata={"help": about})
+        return field(default_factory=lambda: dict(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,27 +44,46 @@ class Recipe:
     steps: int | None = _option(None, "optimiser steps, instead of epochs")
     batch: int = _option(12, "images a step, over all processes and parts")
     accumulate: int = _option(1, "parts that a process's share of a batch is computed in")
-    optimizer: str = _option("adam", "adam (weight decay in the gradient) or adamw")
+    optimizer: str = _option(
+        "adam", "adam (weight decay in the gradient) or adamw", choices=("adam", "adamw")
+    )
     lr: float = _option(1e-4, "peak learning rate of heads and output norms")
     adapter_lr: float | None = _option(None, "peak for what the method adds, where it isn't lr")
     backbone_lr: float | None = _option(
         None, "peak for unfrozen backbone parameters, where it isn't lr"
     )
     weight_decay: float = _option(1e-4, "of everything that trains")
+    decay_vectors: bool = _option(
+        True, "decay vectors too (norms, biases, scales), not only matrices and kernels"
+    )
+    schedule: str = _option(
+        "linear", "how the learning rate falls to 0: linear or cosine", choices=("linear", "cosine")
+    )
     warmup: float = _option(0.0, "share of the steps in which the learning rate rises linearly")
+    clip: float | None = _option(None, "largest norm of the whole gradient, which is cut to it")
     loss_weights: Mapping[str, float] = _option(LOSS_WEIGHTS, "TASK=WEIGHT; other tasks weigh 1")
-    bf16: bool = _option(False, "autocast to bfloat16")
-    checkpointing: bool = _option(False, "recompute blocks in the backward: less memory, slower")
-    by_path: bool = _option(True, "backward path by path: T paths need the memory of one")
     ema: float | None = _option(None, "decay of averaged weights, such as 0.999; they are scored")
     seed: int = _option(0, "of everything that is drawn at random")
-    eval_every: int | None = _option(
-        None, "steps between validations, where it isn't a tenth of all"
-    )
-    save_every: int | None = _option(None, "steps between states, where it isn't eval_every or 500")
-    pictures: int = _option(4, "rows of the picture grid; 0 for none")
-    workers: int = _option(0, "processes that load data, for each process that trains")
     skip_bad: bool = _option(False, "report files that can't be read, and go on without them")
+    bf16: bool = _option(False, "autocast to bfloat16", "speed")
+    tf32: bool = _option(False, "let a GPU round float32 products to TensorFloat-32", "speed")
+    fused: bool = _option(True, "update all weights in one kernel, where the device can", "speed")
+    channels_last: bool = _option(
+        False, "hold images and the heads' kernels channels last", "speed"
+    )
+    compile: bool = _option(False, "compile the model by torch.compile", "speed")
+    checkpointing: bool = _option(
+        False, "recompute blocks in the backward: less memory, slower", "speed"
+    )
+    by_path: bool = _option(True, "backward path by path: T paths need the memory of one", "speed")
+    workers: int = _option(0, "processes that load data, for each process that trains", "speed")
+    eval_every: int | None = _option(
+        None, "steps between validations, where it isn't a tenth of all", "keeping"
+    )
+    save_every: int | None = _option(
+        None, "steps between states, where it isn't eval_every or 500", "keeping"
+    )
+    pictures: int = _option(4, "rows of the picture grid; 0 for none", "keeping")
 
     def __post_init__(self) -> None:
         for name in ("batch", "accumulate", "steps", "eval_every", "save_every"):
@@ -76,12 +96,15 @@ class Recipe:
             may_be_none = name in ("adapter_lr", "backbone_lr")
             if not (value is None and may_be_none) and not _is_number(value, 0, math.inf):
                 raise HyperparameterError(f"{name}={value!r}; expected a number from 0.")
-        if self.optimizer not in ("adam", "adamw"):
-            raise HyperparameterError(f"optimizer={self.optimizer!r}; expected adam or adamw.")
+        for name, known in _CHOICES.items():
+            if (given := getattr(self, name)) not in known:
+                raise HyperparameterError(f"{name}={given!r}; expected {' or '.join(known)}.")
         if not _is_number(self.warmup, 0, 1):
             raise HyperparameterError(f"warmup={self.warmup!r}; expected a share, 0 <= warmup < 1.")
         if self.ema is not None and not (self.ema and _is_number(self.ema, 0, 1)):
             raise HyperparameterError(f"ema={self.ema!r}; expected a decay between 0 and 1.")
+        if self.clip is not None and not (self.clip and _is_number(self.clip, 0, math.inf)):
+            raise HyperparameterError(f"clip={self.clip!r}; expected a positive norm.")
         if self.steps is None and not (self.epochs and _is_number(self.epochs, 0, math.inf)):
             raise HyperparameterError(
                 f"epochs={self.epochs!r}, steps={self.steps}; expected a positive number of either."
@@ -98,14 +121,37 @@ class Recipe:
         """Count the steps on so many images; the rest of an epoch short of a batch is left out."""
         return self.steps or math.ceil((self.epochs or 0) * max(1, images // self.batch))
 
+    def check_parts(self, images: int, processes: int) -> None:
+        """See that each part of a batch holds an image of each process.
+
+        Raises:
+            HyperparameterError: A batch has fewer images than processes times parts.
+        """
+        smallest = min(self.batch, images) // processes
+        if smallest < self.accumulate:
+            raise HyperparameterError(
+                f"{smallest} images per process and step can't be computed in {self.accumulate} "
+                "parts; use a larger batch, or fewer parts or processes."
+            )
+
     def rate(self, step: int, steps: int) -> float:
-        """Give the factor of the learning rate at ``step``, from 0: a rise, then a fall to 0."""
+        """Give the factor of the learning rate at ``step``, from 0: a rise, then a fall to 0.
+
+        The cosine's fall is half a period (Loshchilov and Hutter, "SGDR", ICLR 2017, equation 5).
+        """
         rise = round(self.warmup * steps)
-        return min((step + 1) / (rise + 1), (steps - step) / max(1, steps - rise))
+        left = min(1.0, (steps - step) / max(1, steps - rise))
+        fall = left if self.schedule == "linear" else (1 - math.cos(math.pi * left)) / 2
+        return min((step + 1) / (rise + 1), fall)
 
     def weight(self, task: str) -> float:
         """Give the weight of a task's loss."""
         return self.loss_weights.get(task, 1.0)
+
+
+_CHOICES = {
+    each.name: each.metadata["choices"] for each in fields(Recipe) if "choices" in each.metadata
+}
 
 
 def _is_number(value: object, least: float, below: float) -> bool:

@@ -1,4 +1,4 @@
-"""Runs side by side, as a table."""
+"""What is said of a run: beside its bar, in its errors, and of several as a table."""
 
 from __future__ import annotations
 
@@ -12,33 +12,15 @@ from accelerate import Accelerator
 from peft_dense.dense import DenseModel
 from peft_dense.tasks import Task, delta_m
 from peft_dense.training.memory import peak_memory
+from peft_dense.training.recipe import Recipe
 
-__all__ = ["costs", "gain", "table"]
-
-
-def gain(
-    now: Mapping[str, float], then: Mapping[str, float], tasks: Mapping[str, Task]
-) -> float | None:
-    """Give the mean relative gain of those tasks that have one; None where none has.
-
-    A task without labels has no metric, and there is no relative gain over zero.
-    """
-    scored = [
-        name
-        for name in tasks
-        if math.isfinite(now[name]) and math.isfinite(then[name]) and then[name]
-    ]
-    if not scored:
-        return None
-    errors = [name for name in scored if not tasks[name].higher_is_better]
-    return delta_m({n: now[n] for n in scored}, {n: then[n] for n in scored}, errors)
+__all__ = ["costs", "in_the_bar", "not_finite", "score_line", "table"]
 
 
-def costs(model: DenseModel, seconds: float, accelerator: Accelerator) -> dict[str, Any]:
-    """Give what a run took, and what it trained."""
+def costs(model: DenseModel, accelerator: Accelerator) -> dict[str, Any]:
+    """Give what a run took of memory and processes, and what it trained."""
     ledger = model.ledger()
     return {
-        "seconds": seconds,
         "peak_memory": peak_memory(accelerator.device),
         "processes": accelerator.num_processes,
         "device": str(accelerator.device),
@@ -46,6 +28,38 @@ def costs(model: DenseModel, seconds: float, accelerator: Accelerator) -> dict[s
         "all": ledger.total,
         "ledger": asdict(ledger),
     }
+
+
+def in_the_bar(metrics: Mapping[str, float]) -> str:
+    """Say of the last steps what fits beside a progress bar.
+
+    Example:
+        >>> in_the_bar({"loss": 0.51234, "images_per_second": 18.2, "waiting": 0.25})
+        'loss=0.512, 18.2 images/s, 25% waiting'
+    """
+    loss, pace, waiting = (metrics[key] for key in ("loss", "images_per_second", "waiting"))
+    return f"loss={loss:.3f}, {pace:.3g} images/s, {waiting:.0%} waiting"
+
+
+def score_line(primary: Mapping[str, float], tasks: Mapping[str, Task]) -> str:
+    """Name each task's primary metric and its value.
+
+    Example:
+        >>> from peft_dense.tasks import task
+        >>> score_line({"sal": 61.234}, {"sal": task("sal")})
+        'sal mIoU 61.23'
+    """
+    return ", ".join(f"{k} {tasks[k].metric} {value:.2f}" for k, value in primary.items())
+
+
+def not_finite(losses: Mapping[str, float], step: int, recipe: Recipe) -> str:
+    """Say which task's loss isn't finite, at which step, and what helps."""
+    wrong = ", ".join(name for name, value in losses.items() if not math.isfinite(value))
+    every = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
+    return (
+        f"the loss of {wrong or 'all tasks together'} isn't finite at step {step + 1} ({every}). "
+        f"Lower lr (now {recipe.lr:g}), limit the gradient by clip, or train without bf16."
+    )
 
 
 def table(
@@ -81,5 +95,5 @@ def table(
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(map(str.rjust, row, widths)) for row in rows]
     rule = "-" * len(lines[0])
-    note = f"Delta: mean relative gain over {reference_name}; seconds: of training steps"
+    note = f"Delta: mean relative gain over {reference_name}; seconds: of steps and their data"
     return "\n".join([lines[0], rule, *lines[1:], rule, note])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
+from peft_dense.data import on_device
 from peft_dense.data.labels import Item
 from peft_dense.dense import DenseModel
 from peft_dense.tasks import Task
@@ -15,7 +17,10 @@ from peft_dense.training.evaluation import normalise
 from peft_dense.training.processes import sum_gradients, sum_over_processes
 from peft_dense.training.recipe import Recipe
 
-__all__ = ["backward"]
+__all__ = ["Forward", "backward", "rounded_products"]
+
+
+Forward = Callable[[Tensor, Sequence[str]], Mapping[str, Tensor]]
 
 
 def backward(
@@ -23,6 +28,7 @@ def backward(
     tasks: Mapping[str, Task],
     batch: Item,
     recipe: Recipe,
+    forward: Forward | None = None,
 ) -> dict[str, Tensor]:
     """Add the gradients of the whole batch's weighted losses, from this process's share of it.
 
@@ -36,32 +42,51 @@ def backward(
         model: The model, in training mode.
         tasks: Whose losses.
         batch: Items of this process.
-        recipe: Parts, paths, weights, precision.
+        recipe: Parts, paths, weights, precision, layout.
+        forward: What maps images to predictions, such as the model compiled; by default the model.
 
     Returns:
         This process's share of each task's loss; their sum over processes is the batch's.
     """
+    forward = forward or model
     device = next(model.parameters()).device
+    layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
     groups: Sequence[Sequence[str]]
     groups = model.encoder.task_groups if recipe.by_path else [model.tasks]
-    counts = {
-        name: sum_over_processes(task.counts(batch[name]).to(device))
-        for name, task in tasks.items()
-    }
+    batch = on_device(batch, device)
+    counts = _counts(tasks, batch)
     losses = {name: torch.zeros((), device=device) for name in tasks}
     for number in range(recipe.accumulate):
         part = part_of(batch, number, recipe.accumulate)
-        images = normalise(model, part["image"])
+        images = normalise(model, part["image"]).contiguous(memory_format=layout)
         for names in groups:
             with torch.autocast(device.type, torch.bfloat16, enabled=recipe.bf16):
-                made = model(images, names)
-            here = {
-                name: tasks[name].loss(made[name], part[name].to(device), counts[name])
+                predictions = forward(images, names)
+            shares = {
+                name: tasks[name].loss(predictions[name], part[name], counts[name])
                 for name in names
             }
-            weighted = [recipe.weight(name) * loss for name, loss in here.items()]
+            weighted = [recipe.weight(name) * loss for name, loss in shares.items()]
             torch.autograd.backward(torch.stack(weighted).sum())
-            for name, loss in here.items():
+            for name, loss in shares.items():
                 losses[name] += loss.detach()
     sum_gradients(p for p in model.parameters() if p.requires_grad)
     return losses
+
+
+def _counts(tasks: Mapping[str, Task], batch: Item) -> dict[str, Tensor]:
+    """Count what each task's loss over the whole batch divides by, in one message."""
+    own = [task.counts(batch[name]) for name, task in tasks.items()]
+    whole = torch.split(sum_over_processes(torch.cat(own)), [len(each) for each in own])
+    return dict(zip(tasks, whole, strict=True))
+
+
+@contextmanager
+def rounded_products(rounded: bool) -> Iterator[None]:
+    """Inside, let a GPU multiply float32 matrices in TensorFloat-32; a CPU goes on as it does."""
+    former = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if rounded else former)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(former)

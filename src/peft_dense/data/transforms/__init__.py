@@ -5,6 +5,8 @@ with an ignored neighbour, and ignored pixels stay ignored. They are built on to
 transforms, any of which works in `Compose`. Random draws use torch's generator.
 """
 
+from peft_dense.data.transforms.augment import augmentation
+from peft_dense.data.transforms.colour import ColorJitter
 from peft_dense.data.transforms.functions import flip, resize, rotate
 from peft_dense.data.transforms.joint import Compose, jointly
 from peft_dense.data.transforms.moves import (
@@ -15,17 +17,21 @@ from peft_dense.data.transforms.moves import (
     RandomScaleCrop,
     Resize,
 )
-from peft_dense.data.transforms.recipe import ColorJitter, augmentation
+from peft_dense.data.transforms.packing import Pack, Unpack
+from peft_dense.data.transforms.warp import RandomWarp
 
 __all__ = [
     "ColorJitter",
     "Compose",
+    "Pack",
     "PadTo",
     "RandomCrop",
     "RandomFlip",
     "RandomRotation",
     "RandomScaleCrop",
+    "RandomWarp",
     "Resize",
+    "Unpack",
     "augmentation",
     "flip",
     "jointly",

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torchvision.tv_tensors import TVTensor
 
 from peft_dense.data.labels import Item
-from peft_dense.data.tensors import kind_of
 from peft_dense.data.transforms import kernels as _taught  # noqa: F401  (labels' behaviour)
+from peft_dense.data.transforms.map_types import map_type
 from peft_dense.errors import HyperparameterError, ShapeError
 
-__all__ = ["Compose", "jointly", "move_each"]
+__all__ = ["Compose", "check_sizes", "is_map", "jointly", "move_each"]
 
 
 class Compose:
@@ -46,6 +46,10 @@ class Compose:
                     "one by one: Compose(Resize(size), RandomFlip())."
                 )
         self.transforms = transforms
+        # What a data set may hand in: bytes, if all treat them and the last says what comes out.
+        treat = all(getattr(each, "treats_bytes", False) for each in transforms)
+        self.takes_bytes: bool = treat and any(hasattr(t, "takes_bytes") for t in transforms[-1:])
+        self.smallest: tuple[int, int] | None = getattr((*transforms, None)[0], "smallest", None)
 
     def __call__(self, item: Item) -> Item:
         """Transform one item."""
@@ -82,13 +86,13 @@ def jointly(transform: Callable[[dict[str, Any]], Mapping[str, Any]], item: Item
         >>> jointly(v2.Pad(1, fill=0.5), item)["sal"][0].tolist()
         [255, 255, 255, 255]
     """
-    maps = {name: value for name, value in item.items() if _is_map(name, value)}
+    maps = {name: value for name, value in item.items() if is_map(name, value)}
     if all(isinstance(value, TVTensor) for value in maps.values()):
         return {**item, **transform(maps)}  # ours, called inside one of torchvision's
-    _check_sizes(maps, "an item")
-    typed = {name: value.as_subclass(kind_of(name, item)) for name, value in maps.items()}
+    check_sizes(maps, "an item")
+    typed = {name: value.as_subclass(map_type(name, item)) for name, value in maps.items()}
     moved = transform(typed)
-    _check_sizes(moved, f"after {transform}")
+    check_sizes(moved, f"after {transform}")
     return {**item, **{name: value.as_subclass(Tensor) for name, value in moved.items()}}
 
 
@@ -104,11 +108,17 @@ def move_each(move: Callable[[Any], Any], item: Item) -> Item:
     return jointly(lambda maps: {name: move(value) for name, value in maps.items()}, item)
 
 
-def _is_map(name: str, value: Any) -> bool:
+def is_map(name: str, value: Any) -> bool:
+    """Say whether an entry of an item is a map of the image: a tensor with rows and columns."""
     return name != "meta" and isinstance(value, Tensor) and value.ndim >= 2
 
 
-def _check_sizes(maps: Mapping[str, Any], when: str) -> None:
+def check_sizes(maps: Mapping[str, Any], when: str) -> None:
+    """Raise unless maps are tensors of one height and width.
+
+    Raises:
+        ShapeError: If not; it names them.
+    """
     sizes = {
         name: tuple(value.shape[-2:]) if isinstance(value, Tensor) else type(value).__name__
         for name, value in maps.items()

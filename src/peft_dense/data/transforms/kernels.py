@@ -16,7 +16,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 from torchvision.tv_tensors import Image, Mask
 
-from peft_dense.data.tensors import Label, Motion
+from peft_dense.data.transforms.map_types import Label, Motion
 from peft_dense.errors import HyperparameterError
 
 __all__: list[str] = []

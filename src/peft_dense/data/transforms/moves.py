@@ -9,9 +9,10 @@ import torch
 from torchvision.transforms.v2 import functional as F
 
 from peft_dense.data.labels import Item
-from peft_dense.data.tensors import Label, Motion
+from peft_dense.data.transforms.draws import between, checked_probability, checked_size, corner
 from peft_dense.data.transforms.functions import flip, resize, rotate
 from peft_dense.data.transforms.joint import move_each
+from peft_dense.data.transforms.map_types import Label, Motion
 from peft_dense.errors import HyperparameterError, ShapeError
 
 __all__ = ["PadTo", "RandomCrop", "RandomFlip", "RandomRotation", "RandomScaleCrop", "Resize"]
@@ -28,7 +29,7 @@ class Resize:
     """
 
     def __init__(self, size: Sequence[int]) -> None:
-        self.size = _checked_size(size)
+        self.size = checked_size(size)
 
     def __call__(self, item: Item) -> Item:
         """Resample one item."""
@@ -53,7 +54,7 @@ class PadTo:
     """
 
     def __init__(self, size: Sequence[int]) -> None:
-        self.size = _checked_size(size)
+        self.size = checked_size(size)
 
     def __call__(self, item: Item) -> Item:
         """Pad one item."""
@@ -82,7 +83,7 @@ class RandomFlip:
     """
 
     def __init__(self, p: float = 0.5) -> None:
-        self.p = _checked_probability(p)
+        self.p = checked_probability(p)
 
     def __call__(self, item: Item) -> Item:
         """Mirror one item, or pass it on."""
@@ -113,11 +114,11 @@ class RandomRotation:
                 f"degrees={degrees}: expected one number from 0, or smallest <= largest."
             )
         self.degrees = pair
-        self.p = _checked_probability(p)
+        self.p = checked_probability(p)
 
     def __call__(self, item: Item) -> Item:
         """Turn one item, or pass it on."""
-        return rotate(item, _between(*self.degrees)) if torch.rand(()).item() < self.p else item
+        return rotate(item, between(*self.degrees)) if torch.rand(()).item() < self.p else item
 
 
 class RandomCrop:
@@ -135,14 +136,14 @@ class RandomCrop:
     """
 
     def __init__(self, size: Sequence[int]) -> None:
-        self.size = _checked_size(size)
+        self.size = checked_size(size)
 
     def __call__(self, item: Item) -> Item:
         """Crop one item."""
         drawn = torch.rand(2).tolist()  # one draw for all maps, whose size is seen inside
 
         def one(entry: Any) -> Any:
-            return F.crop(entry, *_corner(F.get_size(entry), self.size, drawn), *self.size)
+            return F.crop(entry, *corner(F.get_size(entry), self.size, drawn), *self.size)
 
         return move_each(one, item)
 
@@ -172,45 +173,19 @@ class RandomScaleCrop:
     """
 
     def __init__(self, size: Sequence[int], scale: tuple[float, float] = (0.75, 1.25)) -> None:
-        self.size = _checked_size(size)
+        self.size = checked_size(size)
         if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
             raise HyperparameterError(f"scale={scale}: expected 0 < smallest <= largest.")
         self.scale = scale
 
     def __call__(self, item: Item) -> Item:
         """Scale and crop one item."""
-        scale = _between(*self.scale)
+        scale = between(*self.scale)
         scaled = [max(1, round(scale * side)) for side in self.size]
-        corner = _corner(scaled, self.size, torch.rand(2).tolist())
+        place = corner(scaled, self.size, torch.rand(2).tolist())
 
         def one(entry: Any) -> Any:
-            entry = F.crop(F.resize(entry, scaled), *corner, *self.size)
+            entry = F.crop(F.resize(entry, scaled), *place, *self.size)
             return entry.after(Motion(zoom=scale)) if isinstance(entry, Label) else entry
 
         return move_each(one, item)
-
-
-def _between(low: float, high: float) -> float:
-    return low + (high - low) * torch.rand(()).item()
-
-
-def _corner(given: Sequence[int], wanted: Sequence[int], drawn: Sequence[float]) -> list[int]:
-    """Place a window in the image, or the image in a larger window (negative), by numbers < 1."""
-    corner = []
-    for had, want, at in zip(given, wanted, drawn, strict=True):
-        slack = had - want
-        corner.append(int(at * (abs(slack) + 1)) * (1 if slack > 0 else -1))
-    return corner
-
-
-def _checked_probability(p: float) -> float:
-    if not 0 <= p <= 1:
-        raise HyperparameterError(f"p is a probability; got {p}, expected 0 to 1.")
-    return p
-
-
-def _checked_size(size: Sequence[int]) -> tuple[int, int]:
-    pair = isinstance(size, Sequence) and len(size) == 2
-    if not pair or any(int(side) != side or side < 1 for side in size):
-        raise HyperparameterError(f"size={size}: expected (height, width), positive integers.")
-    return int(size[0]), int(size[1])

@@ -138,7 +138,7 @@ class BoundaryMeter(Meter):
 
     def score(self, state: Mapping[str, Tensor]) -> dict[str, float]:
         """Give ``odsF``, ``oisF``, ``AP`` and ``R50`` in percent, and ``odsT``."""
-        curve, best = state["curve"].numpy(), state["best"].numpy()
+        curve, best = state["curve"].cpu().numpy(), state["best"].cpu().numpy()
         if curve[3, 0] == 0:
             return dict.fromkeys(("odsF", "oisF", "AP", "R50", "odsT"), float("nan"))
         scores = _f(curve)

@@ -1,0 +1,101 @@
+"""``peft-dense train``: train methods on one's own images, or on scenes made on the spot."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from peft_dense.training.recipe import Recipe
+    from peft_dense.training.setup import Setup
+    from peft_dense.training.trainer import Result
+
+__all__ = ["SHORT", "add_train", "make_parser", "options_of", "train"]
+
+SHORT: dict[str, Any] = {
+    "epochs": None,
+    "batch": 8,
+    "lr": 2e-3,
+    "warmup": 0.05,
+    "optimizer": "adamw",
+    "out": Path("runs/train"),
+}
+"""A short budget: what a demo needs, and a few hundred photographs."""
+
+_STEPS = 250
+_ABOUT = """Train any method on your own images, or on scenes made here, and compare methods in one
+table."""
+_MORE = """`peft-dense methods` says what the methods do. Each leaves in OUT/METHOD: log.csv,
+TensorBoard events, grid.png, results.json, last/ and best/ (adapters and heads only). Stopped or
+killed at any moment, the same command goes on where it was. Exit status: 0; 2 after an error; 130
+or 143 after Ctrl-C or SIGTERM, with the state kept."""
+
+
+def make_parser(
+    argv: Sequence[str] = (), parser: argparse.ArgumentParser | None = None, **defaults: Any
+) -> argparse.ArgumentParser:
+    """Make a parser of all options of training.
+
+    Args:
+        argv: What it is going to parse; a ``--config`` there gives defaults.
+        parser: Takes the options; by default a new one.
+        defaults: By option; by default those of `SHORT`.
+
+    Raises:
+        CheckpointError: A ``--config`` isn't a run's.
+        MissingPackageError: Training isn't installed.
+    """
+    from peft_dense.training.options import HelpFormatter, add_options, use_config
+
+    parser = parser or argparse.ArgumentParser()
+    parser.formatter_class, parser.usage = HelpFormatter, "%(prog)s [options]"
+    parser.description = parser.description or _ABOUT
+    parser.epilog = _MORE
+    add_options(parser, **(defaults or SHORT))
+    use_config(parser, argv)
+    return parser
+
+
+def options_of(arguments: argparse.Namespace) -> tuple[Setup, Recipe]:
+    """Take setup and recipe out of arguments; without epochs and steps the budget is short."""
+    from peft_dense.training import read_options
+
+    if arguments.steps is None and arguments.epochs is None:
+        arguments.steps = _STEPS
+    return read_options(arguments)
+
+
+def train(arguments: argparse.Namespace) -> list[Result]:
+    """Do what the options say."""
+    from peft_dense.training import run_all
+
+    return run_all(*options_of(arguments))
+
+
+def add_train(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    argv: Sequence[str],
+    *,
+    chosen: bool,
+) -> None:
+    """Make the command known.
+
+    Args:
+        commands: Take it.
+        argv: What is going to be parsed.
+        chosen: Whether it is the one to run; the others' packages aren't imported for nothing.
+
+    Raises:
+        MissingPackageError: It is chosen, and training isn't installed.
+    """
+    about = "train methods on your own images, or on made scenes"
+    parser = commands.add_parser("train", help=about)
+    if chosen:
+        make_parser(argv, parser).set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> tuple[int, str]:
+    train(arguments)
+    return 0, ""

@@ -1,0 +1,137 @@
+"""Read the items of a data set one by one, and go on after what can't be read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from torch.utils.data import Dataset
+
+from peft_dense.data.images import read_image
+from peft_dense.data.labels import Item
+from peft_dense.data.sources.files import LabelledFiles
+from peft_dense.data.sources.folder import DenseFolder
+from peft_dense.data.sources.nyud import NYUDv2
+from peft_dense.data.sources.pascal_context import PASCALContext
+from peft_dense.errors import DataError, LabelSizeError, MissingFileError
+
+__all__ = ["ProblemKind", "ReadImage", "ReadImages", "open_to_check"]
+
+ProblemKind = Literal["list", "missing", "unreadable", "size", "values", "labels"]
+"""What can be wrong: a list; of a file that it isn't there, can't be read, has another size than
+its image, or holds what its task has no use for; or the labels of a list as a whole."""
+
+
+@dataclass
+class ReadImage:
+    """What was found of one image.
+
+    Args:
+        name: Its id.
+        item: The image and the labels that could be read.
+        absent: Tasks that it has no label of, and needs none.
+        troubles: ProblemKind and reason by task, or by ``image``.
+        files: Where it was read.
+    """
+
+    name: str
+    item: Item = field(default_factory=dict)
+    absent: tuple[str, ...] = ()
+    troubles: dict[str, tuple[ProblemKind, str]] = field(default_factory=dict)
+    files: dict[str, Path] = field(default_factory=dict)
+
+
+class ReadImages(Dataset[ReadImage]):
+    """Read every image with all its tasks, or, where that fails, with one task after the other.
+
+    Args:
+        open_data: Opens the data set with the tasks given.
+        tasks: All tasks.
+    """
+
+    def __init__(
+        self, open_data: Callable[[Sequence[str]], LabelledFiles], tasks: Sequence[str]
+    ) -> None:
+        self.whole = open_data(tasks)
+        self.alone = {task: open_data((task,)) for task in tasks}
+
+    def __len__(self) -> int:
+        return len(self.whole)
+
+    def __getitem__(self, index: int) -> ReadImage:
+        found = ReadImage(self.whole.ids[index])
+        try:
+            files = found.files = self.whole.files(found.name)
+            found.item = self.whole[index]
+        except Exception:
+            self._apart(found, index)
+        else:
+            found.absent = tuple(task for task in self.alone if task not in files)
+        for task in found.absent:
+            del found.item[task]
+        return found
+
+    def _apart(self, found: ReadImage, index: int) -> None:
+        """Read the image and the labels apart, so that one that fails doesn't hide the others."""
+        try:
+            read_image(self.whole.files(found.name)["image"], self.whole.white)
+        except Exception as error:
+            found.troubles["image"] = _trouble(error)
+            return
+        for task, data in self.alone.items():
+            try:
+                found.item |= data[index]
+                if task not in data.files(found.name):
+                    found.absent += (task,)
+            except Exception as error:  # noqa: PERF203
+                found.troubles[task] = _trouble(error)
+
+
+def _trouble(error: Exception) -> tuple[ProblemKind, str]:
+    """Tell what kind of trouble an error is, and what it says; a damaged file may raise any."""
+    if not isinstance(error, DataError):
+        return "unreadable", f"{type(error).__name__}: {error}"
+    kind: ProblemKind = "values" if error.__cause__ is None else "unreadable"
+    if isinstance(error, MissingFileError):
+        kind = "missing"
+    if isinstance(error, LabelSizeError):
+        kind = "size"
+    return kind, str(error)
+
+
+def open_to_check(
+    root: Path,
+    layout: str,
+    split: str,
+    tasks: Sequence[str],
+    *,
+    kinds: Mapping[str, str] | None = None,
+) -> LabelledFiles:
+    """Open a data set so that everything is read from its own files, and as late as can be.
+
+    Raises:
+        UnknownNameError: If the layout has no such task.
+        DataError: If the list or a folder of labels can't be read.
+    """
+    if layout == "pascal":
+        return PASCALContext(root, split, tasks, cache=False)
+    if layout == "nyud":
+        return NYUDv2(root, split, tasks)
+    return _Patient(root, split, tasks, {k: v for k, v in (kinds or {}).items() if k in tasks})
+
+
+class _Patient(DenseFolder):
+    """A `DenseFolder` that opens even if images are missing, and says so on access."""
+
+    _is_open = False
+
+    def __init__(
+        self, root: Path, split: str, tasks: Sequence[str], kinds: Mapping[str, str]
+    ) -> None:
+        super().__init__(root, split, tasks, kinds=kinds)
+        self._is_open = True
+
+    def _image(self, name: str) -> Path:
+        return super()._image(name) if self._is_open else self.root

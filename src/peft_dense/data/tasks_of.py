@@ -1,0 +1,50 @@
+"""From a data set to the tasks that fit its labels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from peft_dense.data.labels import label_kind
+from peft_dense.errors import DataError
+from peft_dense.tasks import Task, task
+
+__all__ = ["tasks_of"]
+
+
+def tasks_of(data: Any) -> dict[str, Task]:
+    """Make the task of every kind of label that a data set has, with as many classes as it has.
+
+    Classes are those that the data set names or declares. In a `DenseFolder` that does neither,
+    their number is one more than the largest in all labels, and they are called by number; the
+    names that a task has by itself are never taken for a folder of one's own.
+
+    Args:
+        data: A data set of `peft_dense.data`, or any with ``tasks``; ``classes`` (names by task)
+            and ``kinds`` (by task) where it has them.
+
+    Raises:
+        DataError: If the number of classes can't be told.
+
+    Example:
+        >>> from peft_dense.data import Scenes
+        >>> {name: each.channels for name, each in tasks_of(Scenes(1, tasks=["semseg"])).items()}
+        {'semseg': 7}
+    """
+    return {name: _task(data, name) for name in data.tasks}
+
+
+def _task(data: Any, name: str) -> Task:
+    kind = label_kind(getattr(data, "kinds", {}).get(name, name))
+    if kind.name != "segmentation":
+        return task(name, kind.name)
+    names = getattr(data, "classes", {}).get(name)
+    if names:
+        return task(name, kind.name, channels=len(names), classes=tuple(names))
+    if hasattr(data, "number_of_classes"):
+        number = data.number_of_classes(name)
+        numbered = tuple(f"class {index}" for index in range(number))
+        return task(name, kind.name, channels=number, classes=numbered)
+    raise DataError(
+        f"the classes of {name} can't be told; give the data set an attribute classes, {{{name!r}: "
+        "[names]}."
+    )

@@ -1,0 +1,129 @@
+"""docs/troubleshooting.md has a section for every error, and the messages in it are real."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from PIL import Image
+from torch import nn
+
+from peft_dense import AdaptedBackbone, errors, inject
+from peft_dense.data import DenseFolder
+
+PAGE = (Path(__file__).parents[1] / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+SECTIONS = dict(re.findall(r"^##+ ([^\n]+)\n(.*?)(?=^##|\Z)", PAGE, re.MULTILINE | re.DOTALL))
+ERRORS = [
+    name
+    for name in errors.__all__
+    if inspect.isclass(getattr(errors, name)) and issubclass(getattr(errors, name), Exception)
+]
+
+
+def shown(title: str) -> re.Pattern[str]:
+    """The message of a section; ``...`` stands for anything, except inside a call of ours."""
+    (message,) = re.findall(r"^```text\n(.*?)\n```$", SECTIONS[title], re.MULTILINE | re.DOTALL)
+    pattern = re.escape(message).replace(r"=\.\.\.", "=[.]{3}").replace(r"'\.\.\.'", "'[.]{3}'")
+    return re.compile(pattern.replace(r"\.\.\.", ".*"), re.DOTALL)
+
+
+@functools.cache
+def pvt() -> nn.Module:
+    return timm.create_model("pvt_v2_b0")
+
+
+def on_meta(name: str) -> nn.Module:
+    with torch.device("meta"):
+        return timm.create_model(name)
+
+
+def adapted() -> AdaptedBackbone:
+    return inject(pvt(), "shared_bitfit", tasks=["semseg", "depth"])
+
+
+def folder(root: Path, *, listed: bool = True, image: bool = True) -> DenseFolder:
+    for name in ("images", "semseg"):
+        (root / name).mkdir()
+    if listed:
+        (root / "train.txt").write_text("one\n")
+    if image:
+        Image.new("RGB", (8, 6)).save(root / "images" / "one.jpg")
+    Image.new("L", (6, 8)).save(root / "semseg" / "one.png")
+    return DenseFolder(root, "train", ["semseg"])
+
+
+CAUSES: dict[str, Callable[[Path], object]] = {
+    "UnknownNameError": lambda _: inject(pvt(), "vmt_light"),
+    "HyperparameterError": lambda _: inject(pvt(), "vmt", ratio=5),
+    "ShapeError": lambda _: adapted()(torch.zeros(3, 64, 64)),
+    "ImageSizeError": lambda _: adapted()(torch.zeros(1, 3, 64, 60)),
+    "UnsupportedModelError": lambda _: inject(adapted(), "vmt"),
+    "NoSiteError": lambda _: inject(on_meta("resnet18"), "vmt"),
+    "CheckpointError": lambda root: AdaptedBackbone.load(
+        adapted().save(root), timm.create_model("pvt_v2_b1")
+    ),
+    "DataError": lambda root: folder(root, listed=False),
+    "MissingFileError": lambda root: folder(root, image=False)[0],
+    "LabelSizeError": lambda root: folder(root)[0],
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_every_error_has_a_section_that_says_what_it_is(name):
+    kind = getattr(errors, name)
+    assert name in SECTIONS, f"add '## {name}' to docs/troubleshooting.md"
+    if kind is not errors.PeftDenseError:
+        bases = [base.__name__ for base in kind.__bases__ if base is not errors.PeftDenseError]
+        assert re.search(rf"\*An? `{bases[0]}`\.\*", SECTIONS[name])
+        assert name in CAUSES
+
+
+@pytest.mark.parametrize("name", CAUSES)
+def test_the_message_of_an_error_is_real(name, tmp_path):
+    with pytest.raises(errors.PeftDenseError) as caught:
+        CAUSES[name](tmp_path)
+    assert type(caught.value).__name__ == name
+    said = str(caught.value).replace(str(tmp_path), "FOLDER")
+    assert shown(name).fullmatch(said), said
+
+
+def diverged(root: Path) -> None:
+    model = adapted()
+    with torch.no_grad():
+        next(p for _, p in model.adapter_parameters()).fill_(float("nan"))
+    AdaptedBackbone.load(model.save(root), pvt())
+
+
+WARNINGS: dict[str, Callable[[Path], object]] = {
+    "A flat backbone": lambda _: inject(on_meta("vit_tiny_patch16_224"), "lora"),
+    "Layers that serve the stream only": lambda _: inject(on_meta("nextvit_small"), "vmt_lite"),
+    "Sites without a map": lambda _: inject(
+        on_meta("swin_tiny_patch4_window7_224"), "convpass", sites="both"
+    ),
+    "Other weights": lambda root: AdaptedBackbone.load(
+        adapted().save(root), timm.create_model("pvt_v2_b0")
+    ),
+    "NaN": diverged,
+}
+
+
+@pytest.mark.parametrize("title", WARNINGS)
+def test_the_message_of_a_warning_is_real(title, tmp_path):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        WARNINGS[title](tmp_path)
+    said = [str(warning.message) for warning in caught if warning.category is UserWarning]
+    assert any(shown(title).fullmatch(one) for one in said), said
+    assert all(warning.filename == __file__ for warning in caught)
+
+
+def test_every_warning_has_a_cause():
+    after = PAGE.split("\n## Warnings\n")[1]
+    assert re.findall(r"^### (.+)$", after, re.MULTILINE) == list(WARNINGS)

@@ -1,0 +1,116 @@
+"""A backbone gets the weights that somebody chose, or there is an error that names the ways out."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+pytest.importorskip("accelerate")
+pytest.importorskip("tensorboard")
+
+from peft_dense.data import make_archive
+from peft_dense.errors import (
+    CheckpointError,
+    DataError,
+    HyperparameterError,
+    UnknownNameError,
+    UnsupportedModelError,
+)
+from peft_dense.training import Recipe, Setup, make_backbone, make_data, run_all
+from peft_dense.training.building import load_weights
+
+ARGUMENTS = {
+    "img_size": 32,
+    "window_size": 4,
+    "embed_dim": 8,
+    "depths": [1, 1],
+    "num_heads": [1, 2],
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    root = tmp_path_factory.mktemp("data") / "own"
+    return str(make_archive(root, train=2, val=1, size=(40, 56), layout="folder"))
+
+
+def test_random_weights_on_own_images_must_be_asked_for(folder: str) -> None:
+    with pytest.raises(HyperparameterError, match="random weights") as error:
+        make_backbone(Setup(data=folder, backbone_args=ARGUMENTS))
+    for way in ("--pretrained", "--weights FILE", "--no-pretrained"):
+        assert way in str(error.value)
+    make_backbone(Setup(data=folder, backbone_args=ARGUMENTS, pretrained=False))
+    make_backbone(Setup(backbone_args=ARGUMENTS))  # made scenes need nobody's weights
+
+
+def test_it_fails_before_anything_is_written(folder: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(HyperparameterError, match="random weights"):
+        run_all(Setup(data=folder, backbone_args=ARGUMENTS, out=out, cpu=True), Recipe(steps=1))
+    assert not out.exists()
+
+
+def test_without_a_network_the_error_is_one_line_with_a_way_out(tmp_path: Path) -> None:
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")}
+    command = ["train", "--backbone", "pvt_v2_b0", "--pretrained", "--cpu"]
+    done = subprocess.run(
+        [sys.executable, "-m", "peft_dense", *command, "--out", str(tmp_path / "out")],
+        env={**environment, "TORCH_HOME": str(tmp_path / "torch")},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 2, done.stderr
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith("error: the weights of pvt_v2_b0 can't be downloaded")
+    assert "--weights FILE" in line and "Traceback" not in done.stderr
+
+
+def test_weights_that_timm_has_not_are_refused() -> None:
+    with pytest.raises(UnknownNameError, match="did you mean"):
+        make_backbone(Setup(backbone="swin_tiny_patch4", pretrained=True))
+    with pytest.raises(UnsupportedModelError, match="no name of timm's"):
+        make_backbone(Setup(pretrained=True))
+    with pytest.raises(UnsupportedModelError, match="timm has no weights for"):
+        make_backbone(Setup(backbone="coatnet_0_224", pretrained=True))
+
+
+def test_files_that_are_no_weights_are_refused(tmp_path: Path) -> None:
+    net = make_backbone(Setup(backbone_args=ARGUMENTS))
+    (tmp_path / "w.safetensors").write_bytes(b"no tensors")
+    with pytest.raises(CheckpointError, match="can't be read as safetensors"):
+        load_weights(net, tmp_path / "w.safetensors")
+    with pytest.raises(CheckpointError, match="no file"):
+        load_weights(net, tmp_path / "other")
+
+
+def test_a_window_is_set_and_lacking_weights_are_named(tmp_path: Path) -> None:
+    net = make_backbone(Setup(backbone_args=ARGUMENTS))
+    state = {k: v for k, v in net.state_dict().items() if "attn_mask" not in k}
+    first = next(iter(state))
+    save_file({k: v for k, v in state.items() if k != first}, tmp_path / "w.safetensors")
+    setup = Setup(backbone_args=ARGUMENTS, weights=tmp_path / "w.safetensors")
+    with pytest.warns(UserWarning, match=f"lacks 1 of the backbone's parameters.*{first}"):
+        make_backbone(setup)
+
+
+def test_data_are_resized_and_named_as_asked(folder: str) -> None:
+    known, train, val = make_data(Setup(data=folder, image_size=(32, 48)), Recipe())
+    assert {*known, "image", "meta"} == set(train[0]) == set(val[0]) and len(train) == 2
+    assert train[0]["image"].shape == val[0]["image"].shape == (3, 32, 48)
+    with pytest.raises(DataError, match="no folder"):
+        make_data(Setup(data="/nowhere"), Recipe())
+
+
+def test_seeds_make_other_scenes() -> None:
+    setup = Setup(scenes=(2, 2), image_size=(32, 32), tasks="sal")
+    sets = [make_data(setup, Recipe(seed=seed))[1:] for seed in (0, 1)]
+    images = [data[index]["image"] for pair in sets for data in pair for index in range(2)]
+    assert not any(torch.equal(a, b) for a, b in combinations(images, 2))

@@ -150,6 +150,18 @@ def test_a_failing_pass_closes_its_record():
     assert torch.equal(flat(adapted(image(1))), expected)
 
 
+def test_of_several_outputs_the_first_is_taken():
+    class Pair(nn.Module):
+        def forward(self, x):
+            return x + 1, x + 2
+
+    net = nn.Sequential(Pair())
+    watch(net, Tap("0"))
+    with Recording() as record:
+        first, _ = net(torch.zeros(2))
+    assert record[Tap("0")] is first
+
+
 def test_records_nest():
     net = nn.Linear(2, 2)
     watch(net, Tap(""))

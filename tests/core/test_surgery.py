@@ -306,6 +306,7 @@ def test_explain_says_what_will_be_there_and_changes_nothing(capsys):
     said = capsys.readouterr().out
     for site in encoder.info.find("mlp"):
         assert site.name in said
+    assert "each of 1 path:" in said
     assert "VMTAdapter" in said
     assert f"{encoder.ledger().encoder:,}" in said
     assert [name for name, _ in model.named_modules()] == before
@@ -314,6 +315,32 @@ def test_explain_says_what_will_be_there_and_changes_nothing(capsys):
     assert "layers.0.blocks.0.mlp" in capsys.readouterr().out  # what was found comes first
     inject(model, "polyhistor", tasks=["a", "b"], explain=True)
     said = capsys.readouterr().out
-    assert "each of 2 paths" in said
+    assert "each of 2 paths:" in said
     assert "TaskHyperNetworks" in said
     assert method("polyhistor").name in said
+
+
+@pytest.mark.parametrize("name", ["ssf", "polyhistor_lite", "shared_adapter"])
+def test_merging_finds_its_own_hook_among_a_users(name):
+    """The model's own hooks come with it: they stand first at the places that are folded."""
+    model = build("swin")
+    places = [m for n, m in model.named_modules() if n.endswith((".mlp", ".norm1", ".norm2"))]
+    for module in places:
+        module.register_forward_hook(lambda module, args, output: 1.5 * output)
+    encoder = inject(model, name, tasks=["a"])
+    perturb(encoder, [p for _, p in encoder.adapter_parameters()])
+    expected = encoder(image())["a"]
+    try:
+        merged = encoder.merge()
+    except UnsupportedModelError:
+        assert name != "polyhistor_lite"  # a user's hook between may forbid folding, never baking
+        return
+    for found, wanted in zip(merged(image())["a"], expected, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_a_ledger_names_its_method():
+    for name in ("vmt_lite", "lora"):
+        ledger = inject(swin(), name, tasks=["a"]).ledger()
+        assert ledger.method == name
+        assert str(ledger).startswith(f"{name}: trainable")

@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, help="run so many of the drawn ones only")
     parser.add_argument("--budget", type=float, default=30, help="processor seconds per mutant")
     parser.add_argument("--width", type=int, default=2, help="processes at a time")
-    parser.add_argument("--again", help="run those of this status again, e.g. survived")
+    parser.add_argument("--again", nargs="+", help="run those of these statuses again")
     parser.add_argument("--only", nargs="+", help="run these mutants, by name")
     chosen = parser.parse_args()
 
@@ -117,7 +117,7 @@ def main() -> None:
     if chosen.only:
         wanted = [mutant for mutant in mutants if mutant.name in chosen.only]
     elif chosen.again:
-        wanted = [m for m in sample if results.get(m.name, {}).get("status") == chosen.again]
+        wanted = [m for m in sample if results.get(m.name, {}).get("status") in chosen.again]
     else:
         import random
 

@@ -1,7 +1,6 @@
 """One pytest session that imports and collects once, then forks per mutant.
 
-The tests of a mutant are those that called its function when nothing was mutated, fastest first,
-until one fails. What killed it is kept, so that a kill can be told from an accident.
+The tests of a mutant are those that called its function when nothing was mutated, until one fails. What killed it is kept, so that a kill can be told from an accident.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import random
 import resource
 import signal
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,8 +51,13 @@ def _forked(work: Callable[[], Any], limit: float) -> tuple[int, int, float]:
         os.dup2(nowhere, 2)
         used = int(time.process_time())
         resource.setrlimit(resource.RLIMIT_CPU, (used + int(limit) + 1, used + int(limit) + 2))
+        try:
+            said = work()
+        except BaseException:
+            why = " ".join(traceback.format_exc()[-600:].split())
+            said = {"status": "crashed", "by": "", "why": why}
         with os.fdopen(writer, "w") as pipe:
-            json.dump(work(), pipe)
+            json.dump(said, pipe)
         os._exit(0)
     finally:
         os._exit(1)
@@ -198,14 +203,18 @@ class Mutation:
         return found
 
     def tests_of(self, function: str, budget: float) -> list[pytest.Item]:
-        """The passing tests that call a function, fastest first, up to a sum of seconds."""
+        """The passing tests that call a function, up to a sum of seconds.
+
+        First those named after its file (``test_vmt.py``, ``test_x[swin-vmt]``), then the fastest.
+        """
+        file = function.split(".")[-2]
         calling = [
-            (test["seconds"], name)
+            (file not in name, test["seconds"], name)
             for name, test in self.measured.items()
             if name in self.items and not test["failed"] and function in test["calls"]
         ]
         chosen, spent = [], 0.0
-        for seconds, name in sorted(calling):
+        for _, seconds, name in sorted(calling):
             spent += seconds
             if chosen and spent > budget:
                 break

@@ -1,6 +1,7 @@
 """One pytest session that imports and collects once, then forks per mutant.
 
-The tests of a mutant are those that called its function when nothing was mutated, until one fails. What killed it is kept, so that a kill can be told from an accident.
+The tests of a mutant are those that called its function when nothing was mutated, until one fails.
+What killed it is kept, so that a kill can be told from an accident.
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ def section(how: Method, infos: dict[str, BackboneInfo], heads: int) -> list[str
     if equation:
         lines += ["```text", equation, "```", ""]
     lines += [f"- Source: {how.paper}."]
-    lines += [f"- Passes: {'one for all tasks' if how.one_path else 'one a task'}."]
+    lines += [f"- Passes: {'one for all tasks' if how.one_path else 'one per task'}."]
     lines += [f"- Count: {markdown(inspect.getdoc(type(how).count) or '')}"]
     for backbone, info in infos.items():
         settled, number = count(how.name, info)

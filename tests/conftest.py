@@ -6,6 +6,7 @@ import gc
 import os
 import tempfile
 
+import pytest
 import torch
 from hypothesis import settings
 
@@ -23,3 +24,35 @@ torch.set_num_threads(1)
 # Every test builds and copies whole models: with the thresholds of a script, the collector walks
 # all that the session holds several times a test, which took most of the time.
 gc.set_threshold(100_000, 20, 100)
+
+SLOW = (
+    "test_cli_train.py::test_missing_packages_name_the_extra[command0-tensorboard]",
+    "test_cli_train.py::test_missing_packages_name_the_extra[command1",
+    "test_cli_train.py::test_scripts_end_as_the_command_does[pascal_context",
+    "test_notebooks.py::test_runs_and_shows_what_is_stored[add_a_method]",
+    "test_notebooks.py::test_runs_and_shows_what_is_stored[own_images]",
+    "test_notebooks.py::test_runs_and_shows_what_is_stored[pascal_context]",
+    "test_onnx.py::test_outputs_are_named_by_their_task_and_the_batch_is_free[pvtv2",
+    "test_onnx.py::test_outputs_are_named_by_their_task_and_the_batch_is_free[swin-poly",
+    "test_on_maps.py::test_one_compiled_graph_gives_the_eager_results[pvtv2",
+    "test_record.py::test_a_compiled_graph_is_whole[vmt]",
+    "test_record.py::test_export_takes_any_number_of_images[pvtv2-s",
+    "test_record.py::test_export_takes_any_number_of_images[swin-s",
+    "test_record.py::test_export_takes_any_number_of_images[swin-vmt]",
+    "test_stopping.py::test_a_signal_to_one_process_ends_all[15-",
+    "test_stopping.py::test_a_signal_to_the_loading_workers_too[SIGINT]",
+    "test_stopping.py::test_scoring_is_left_at_once_and_done_when_the_run_goes_on",
+    "test_trainer.py::test_a_damaged_last_state_is_set_aside[cut",
+    "test_trainer.py::test_a_damaged_last_state_is_set_aside[emptied",
+    "test_trainer.py::test_a_full_disk_is_said_and_nothing_is_lost[3-best]",
+    "test_trainer.py::test_two_processes_train_as_one[polyhistor_lite]",
+)
+"""Tests that take many seconds and have a quicker relative; `make test-all` runs them too."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the slow ones as `full`."""
+    for item in items:
+        if any(f"/{name}" in item.nodeid for name in SLOW):
+            item.add_marker(pytest.mark.full)

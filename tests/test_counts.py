@@ -206,7 +206,7 @@ def set_ups(draw) -> tuple[nn.Module, object, str, dict[str, object]]:
     return model, info, name, options
 
 
-@settings(max_examples=30)
+@settings(max_examples=12)
 @given(set_ups(), st.integers(1, 4))
 def test_the_closed_formula_counts_what_is_there(set_up, number):
     model, info, name, options = set_up

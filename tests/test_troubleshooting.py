@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 import re
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -59,6 +61,19 @@ def folder(root: Path, *, listed: bool = True, image: bool = True) -> DenseFolde
     return DenseFolder(root, "train", ["semseg"])
 
 
+def without(package: str) -> None:
+    """Import training as where a package isn't installed."""
+    held = {n: m for n, m in sys.modules.items() if n.startswith(("peft_dense.training", package))}
+    for name in held:
+        del sys.modules[name]
+    sys.modules[package] = None  # type: ignore[assignment]
+    try:
+        importlib.import_module("peft_dense.training")
+    finally:
+        del sys.modules[package]
+        sys.modules.update(held)
+
+
 CAUSES: dict[str, Callable[[Path], object]] = {
     "UnknownNameError": lambda _: inject(pvt(), "vmt_light"),
     "HyperparameterError": lambda _: inject(pvt(), "vmt", ratio=5),
@@ -69,6 +84,7 @@ CAUSES: dict[str, Callable[[Path], object]] = {
     "CheckpointError": lambda root: AdaptedBackbone.load(
         adapted().save(root), timm.create_model("pvt_v2_b1")
     ),
+    "MissingPackageError": lambda _: without("accelerate"),
     "DataError": lambda root: folder(root, listed=False),
     "MissingFileError": lambda root: folder(root, image=False)[0],
     "LabelSizeError": lambda root: folder(root)[0],

@@ -16,8 +16,8 @@ from peft_dense.backbones import BackboneInfo, Family, Recording, WholeImage
 from peft_dense.backbones.clone import deepcopy_parts, freeze, share, template
 from peft_dense.backbones.record import watch
 from peft_dense.errors import UnknownNameError, UnsupportedModelError
+from peft_dense.keeping.compare import specs
 from peft_dense.keeping.digest import changed, fingerprint
-from peft_dense.keeping.fit import specs
 from peft_dense.ledger import Ledger
 from peft_dense.methods.base import Method
 from peft_dense.nn import TaskDict
@@ -88,8 +88,8 @@ class AdaptedBackbone(nn.Module):
         tensors = {**dict(frozen.named_parameters()), **dict(frozen.named_buffers())}
         self.shared = method.shared(info, self.tasks)
         self.paths = nn.ModuleDict() if method.one_path else TaskDict()
-        for name, served in self.routes.items():
-            self.paths[name] = self.new_path(served, tensors)
+        for name, tasks_of_path in self.routes.items():
+            self.paths[name] = self.new_path(tasks_of_path, tensors)
         like = next((p for p in tensors.values() if p.is_floating_point()), torch.empty(0))
         ownership.settle(self, like)
         self._seal, self._frozen_changed, self.replaced = "", False, False
@@ -110,12 +110,12 @@ class AdaptedBackbone(nn.Module):
         """
         wanted = self.check_tasks(tasks)
         self.info.check_images(x)
-        made: dict[str, list[Tensor]] = {}
-        for name, served in self.routes.items():
-            here = [task for task in served if task in wanted]
-            if here:
-                made |= self._pass(self.paths[name], x, here)
-        return {task: made[task] for task in wanted}
+        features: dict[str, list[Tensor]] = {}
+        for name, tasks_of_path in self.routes.items():
+            asked = [task for task in tasks_of_path if task in wanted]
+            if asked:
+                features |= self._pass(self.paths[name], x, asked)
+        return {task: features[task] for task in wanted}
 
     def _pass(self, path: nn.Module, x: Tensor, tasks: Sequence[str]) -> dict[str, list[Tensor]]:
         with Recording() as record, WholeImage(path, x):
@@ -148,10 +148,10 @@ class AdaptedBackbone(nn.Module):
                 raise UnknownNameError.of("task", task, self.tasks)
         return wanted
 
-    def new_path(self, served: Sequence[str], tensors: Mapping[str, Tensor]) -> nn.Module:
+    def new_path(self, tasks: Sequence[str], tensors: Mapping[str, Tensor]) -> nn.Module:
         """Make a path around the frozen ``tensors`` and put the method on it."""
         path = share(self.pattern, tensors)
-        self.method.adapt(path, self.info, served, self.shared)
+        self.method.adapt(path, self.info, tasks, self.shared)
         for tap in self.method.taps(self.info):
             watch(path, tap)
         return path

@@ -100,13 +100,13 @@ class Counter:
         Raises:
             PeftDenseError: The method can't go on the backbone.
         """
-        how = method(name, **hyperparameters).resolve(self.info)
+        chosen = method(name, **hyperparameters).resolve(self.info)
         with torch.device("meta"):
-            adapted = AdaptedBackbone(self.model, how, self.tasks, self.info)
+            adapted = AdaptedBackbone(self.model, chosen, self.tasks, self.info)
         ledger, now = replace(adapted.ledger(), heads=self.heads), len(self.tasks)
         return {
             "method": name,
-            "hyperparameters": asdict(how),
+            "hyperparameters": asdict(chosen),
             "shared": ledger.shared,
             "per_task": ledger.per_task,
             "unfrozen_backbone": ledger.unfrozen_backbone,
@@ -115,5 +115,5 @@ class Counter:
             "all": ledger.total,
             "percent": ledger.percent,
             "passes": ledger.passes,
-            "next_task": how.count(self.info, now + 1) - how.count(self.info, now),
+            "next_task": chosen.count(self.info, now + 1) - chosen.count(self.info, now),
         }

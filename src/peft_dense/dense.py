@@ -19,7 +19,7 @@ from peft_dense.adapted import AdaptedBackbone
 from peft_dense.backbones import Family
 from peft_dense.errors import HyperparameterError, UnknownNameError, UnsupportedModelError
 from peft_dense.heads import head as find_head
-from peft_dense.keeping.fit import specs
+from peft_dense.keeping.compare import specs
 from peft_dense.layout import from_channels_last, to_channels_last
 from peft_dense.ledger import Ledger
 from peft_dense.nn import TaskDict
@@ -188,10 +188,10 @@ class DenseModel(nn.Module):
                     f"the tasks' heads are {self.head_names}, which doesn't tell the one of "
                     f"{name!r}; pass head=..., a name or a callable."
                 )
-        made = self._make_head(name, channels, head)
+        parts = self._make_head(name, channels, head)
         if name not in self.encoder.tasks:
             self.encoder.add_task(name)
-        self._put_head(name, *made, next(self.norms.parameters()))
+        self._put_head(name, *parts, next(self.norms.parameters()))
         self.train(self.training)
 
     def remove_task(self, name: str) -> None:
@@ -229,15 +229,15 @@ class DenseModel(nn.Module):
 
     def _around(self, encoder: AdaptedBackbone) -> DenseModel:
         """Copy norms and heads of the tasks of ``encoder``, and put them on it."""
-        made = type(self).__new__(type(self))
-        nn.Module.__init__(made)
-        made.encoder, made.options = encoder, dict(self.options)
-        made.out_channels = {task: self.out_channels[task] for task in encoder.tasks}
-        made.head_names = {task: self.head_names[task] for task in encoder.tasks}
-        made.norms = TaskDict({t: copy.deepcopy(self.norms[t]) for t in encoder.tasks})
-        made.heads = TaskDict({t: copy.deepcopy(self.heads[t]) for t in encoder.tasks})
-        made.train(self.training)
-        return made
+        other = type(self).__new__(type(self))
+        nn.Module.__init__(other)
+        other.encoder, other.options = encoder, dict(self.options)
+        other.out_channels = {task: self.out_channels[task] for task in encoder.tasks}
+        other.head_names = {task: self.head_names[task] for task in encoder.tasks}
+        other.norms = TaskDict({t: copy.deepcopy(self.norms[t]) for t in encoder.tasks})
+        other.heads = TaskDict({t: copy.deepcopy(self.heads[t]) for t in encoder.tasks})
+        other.train(self.training)
+        return other
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute the backbone's blocks in the backward instead of keeping their activations.

@@ -18,15 +18,15 @@ from torch import Tensor, nn
 from peft_dense.backbones import BackboneInfo, Family, examine
 from peft_dense.backbones.clone import meta
 from peft_dense.errors import CheckpointError, UnknownNameError, UnsupportedModelError, warn
-from peft_dense.keeping.digest import compare_weights, weights_id
-from peft_dense.keeping.files import Saved, read, write
-from peft_dense.keeping.fit import (
+from peft_dense.keeping.compare import (
     changed_weights,
     check_backbone,
     check_state,
     specs,
     warn_unless_finite,
 )
+from peft_dense.keeping.digest import compare_weights, weights_id
+from peft_dense.keeping.files import Saved, read, write
 from peft_dense.keeping.schema import check_config
 from peft_dense.keeping.tensors import Spec
 from peft_dense.methods.base import method as find_method

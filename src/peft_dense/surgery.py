@@ -50,7 +50,8 @@ def add_task(adapted: AdaptedBackbone, name: str) -> None:
     like = next((s for s in there if not s.frozen), there[0]).tensor
     tensors = {} if adapted.method.one_path else _start(adapted, like)
     for module in list(adapted.modules()):
-        if isinstance(getattr(module, "tasks", None), TaskDict):
+        parts = getattr(module, "tasks", None)
+        if isinstance(parts, TaskDict) and len(parts):  # one without serves the stream alone
             module.add_task(name)  # type: ignore[operator]
     if not adapted.method.one_path:
         adapted.paths[name] = adapted.new_path((name,), tensors)

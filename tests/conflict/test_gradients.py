@@ -198,8 +198,8 @@ def test_every_shared_parameter_is_in_one_layer(name):
 @pytest.mark.parametrize(
     ("name", "first", "count"),
     [
-        ("shared_adapter", "layers.0.blocks.0.mlp.adapter", 2),
-        ("vmt", "layers.0.blocks.0.mlp.adapter", 2),
+        ("shared_adapter", "adapters.layers.0.blocks.0.mlp.branch", 2),
+        ("vmt", "adapters.layers.0.blocks.0.mlp.branch", 2),
         ("shared_lora", "layers.0.blocks.0.attn.qkv", 2),
         ("multitask_full", "patch_embed.proj", None),
         ("polyhistor", "shared.blocks.0", 2),

@@ -78,7 +78,7 @@ def test_accumulate_trains():
 def test_a_model_names_its_record_and_what_it_shares():
     recorder = ConflictRecorder(inject(build("swin"), "shared_adapter", tasks=["a", "b"]))
     assert recorder.name == "shared_adapter"
-    assert "layers.0.blocks.0.mlp.adapter" in recorder._parameters
+    assert "adapters.layers.0.blocks.0.mlp.branch" in recorder._parameters
 
 
 def test_json_comes_back(tmp_path):

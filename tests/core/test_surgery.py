@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -320,6 +321,7 @@ def test_explain_says_what_will_be_there_and_changes_nothing(capsys):
     assert method("polyhistor").name in said
 
 
+<<<<<<< HEAD
 @pytest.mark.parametrize("name", ["ssf", "polyhistor_lite", "shared_adapter"])
 def test_merging_finds_its_own_hook_among_a_users(name):
     """The model's own hooks come with it: they stand first at the places that are folded."""
@@ -344,3 +346,12 @@ def test_a_ledger_names_its_method():
         ledger = inject(swin(), name, tasks=["a"]).ledger()
         assert ledger.method == name
         assert str(ledger).startswith(f"{name}: trainable")
+=======
+def test_a_scale_behind_an_activation_can_not_be_folded():
+    """timm's BatchNormAct2d normalises and activates: folding would be wrong without a word."""
+    encoder = inject(timm.create_model("mobilevitv2_050").eval(), "ssf", tasks=["a"])
+    before = [f.clone() for f in encoder(image(1))["a"]]
+    with pytest.raises(UnsupportedModelError, match="BatchNormAct2d has an activation"):
+        encoder.merge()
+    assert all(torch.equal(a, b) for a, b in zip(encoder(image(1))["a"], before, strict=True))
+>>>>>>> main

@@ -33,7 +33,7 @@ from PIL import Image
 FOLDER = Path(__file__).parents[2] / "examples" / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 MOST_BYTES, MOST_CELLS, LARGE_PICTURE = 400_000, 20, 100_000
-BAR = re.compile(r".*(\d+%\||\d\S*(s|step|it)/(s|step|it)\b).*|\s*")
+BAR = re.compile(r".*(\d+%\||\d\S*(s|step|it)/(s|step|it)\b).*|\S.*, step \d+: .*|\s*")
 ABSOLUTE = re.compile(r"(?<![\w.)\]])/\w+/|[A-Z]:\\|~/")
 
 

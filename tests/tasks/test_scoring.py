@@ -24,9 +24,10 @@ class Fixed(nn.Module):
         self.scale = nn.Parameter(torch.ones(()))
         self.tasks = ("depth",)
         self.encoder = nn.Module()
-        self.encoder.backbone = nn.Module()
+        original = nn.Module()
         if about is not None:
-            self.encoder.backbone.pretrained_cfg = about  # type: ignore[assignment]
+            original.pretrained_cfg = about  # type: ignore[assignment]
+        self.encoder.eject = lambda: original  # type: ignore[assignment]
 
     def forward(self, images: Tensor, tasks: Sequence[str] | None = None) -> dict[str, Tensor]:
         return {"depth": self.prediction.expand(len(images), -1, -1, -1)}

@@ -1,7 +1,7 @@
 """What is known of a backbone, and how a path of it is cloned, tapped and edited."""
 
 from peft_dense.backbones.clone import freeze, own, share, template
-from peft_dense.backbones.describe import describe
+from peft_dense.backbones.describing import describe
 from peft_dense.backbones.edit import (
     add_after,
     add_beside,
@@ -12,7 +12,7 @@ from peft_dense.backbones.edit import (
     take_off,
     transform_output,
 )
-from peft_dense.backbones.examine import examine
+from peft_dense.backbones.examining import examine
 from peft_dense.backbones.families import Family, family_of, register_family
 from peft_dense.backbones.info import BackboneInfo, LinearSite, MapScope, Operation, Site
 from peft_dense.backbones.origin import fold

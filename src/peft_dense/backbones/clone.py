@@ -135,11 +135,11 @@ def deepcopy_parts(module: T, memo: dict[int, Any]) -> T:
     A tensor that a forward left behind (a cached bias) can't be deep-copied with its graph, so it
     is taken out of it.
     """
-    made = type(module).__new__(type(module))
-    memo[id(module)] = made
+    copied = type(module).__new__(type(module))
+    memo[id(module)] = copied
     memo.update({id(t): t.detach() for t in _leftovers(module) if id(t) not in memo})  # type: ignore[arg-type]
-    made.__dict__.update({k: copy.deepcopy(value, memo) for k, value in vars(module).items()})
-    return made
+    copied.__dict__.update({k: copy.deepcopy(value, memo) for k, value in vars(module).items()})
+    return copied
 
 
 def _copy(

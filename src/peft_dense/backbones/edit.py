@@ -156,8 +156,8 @@ class _Branch:
         # MViTv2's attention returns (tokens, size): only the tokens are adapted.
         stream = output[0] if isinstance(output, tuple) else output
         read = args[0] if self.place == "beside" else stream
-        made = self._apply(read, args)
-        joined = made if self.place == "around" else stream + made
+        added = self._apply(read, args)
+        joined = added if self.place == "around" else stream + added
         return (joined, *output[1:]) if isinstance(output, tuple) else joined
 
     def _apply(self, x: Tensor, args: tuple[Any, ...]) -> Tensor:

@@ -38,11 +38,11 @@ def _explain(arguments: argparse.Namespace) -> tuple[int, str]:
             f"--set {next(iter(settings))}=... is a hyper-parameter of no method; name one with "
             "--method NAME."
         )
-    how = None if arguments.method is None else make_method(arguments.method, **settings)
+    chosen = None if arguments.method is None else make_method(arguments.method, **settings)
     model = build(arguments.model, arguments.backbone_args)
     info = examine(model)
-    if how is None:
+    if chosen is None:
         return 0, describe(info)
     # First, so that it is there to read where the method can't go.
     sys.stdout.write(f"{describe(info)}\n\n")
-    return 0, explain_method(model, how.resolve(info), arguments.tasks, info)
+    return 0, explain_method(model, chosen.resolve(info), arguments.tasks, info)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from torch import Tensor, nn
 
 from peft_dense.adapted import AdaptedBackbone
+from peft_dense.backbones.edit import AdapterTree
 from peft_dense.dense import DenseModel
 from peft_dense.errors import HyperparameterError, UnsupportedModelError
 
@@ -43,12 +44,15 @@ def layers_of(parameters: Shared) -> dict[str, list[Tensor]]:
     return layers
 
 
+_CONTAINERS = (nn.ModuleList, nn.ModuleDict, AdapterTree)
+
+
 def shared_layers(model: DenseModel | AdaptedBackbone) -> dict[str, list[nn.Parameter]]:
     """Sort what the tasks of a model share, and what trains of it, by layer.
 
-    On a shared path that is what was added for all tasks and what was unfrozen; with a path a task
-    it is the hypernetwork. A layer is a whole adapter, a part of a hypernetwork, or the module of
-    the backbone that owns the parameter.
+    On a shared path that is what was added for all tasks and what was unfrozen; with a path per
+    task it is the hypernetwork. A layer is a whole adapter, a part of a hypernetwork, or the
+    module of the backbone that owns the parameter.
 
     Raises:
         UnsupportedModelError: The tasks share nothing that trains.
@@ -58,7 +62,7 @@ def shared_layers(model: DenseModel | AdaptedBackbone) -> dict[str, list[nn.Para
         >>> from peft_dense import inject
         >>> adapted = inject(timm.create_model("pvt_v2_b0"), "vmt_lite", tasks=["a", "b"])
         >>> list(shared_layers(adapted))[:2]
-        ['stages.0.blocks.0.mlp.adapter', 'stages.0.blocks.1.mlp.adapter']
+        ['adapters.stages.0.blocks.0.mlp.branch', 'adapters.stages.0.blocks.1.mlp.branch']
     """
     adapted = model.encoder if isinstance(model, DenseModel) else model
     kinds = adapted.parameters_by_kind()
@@ -73,7 +77,7 @@ def shared_layers(model: DenseModel | AdaptedBackbone) -> dict[str, list[nn.Para
     layers: dict[str, list[nn.Parameter]] = {}
 
     def walk(name: str, module: nn.Module, *, whole: bool = True) -> None:
-        whole = whole and not isinstance(module, nn.ModuleList | nn.ModuleDict)
+        whole = whole and not isinstance(module, _CONTAINERS)
         whole = whole and all(id(parameter) in added for parameter in module.parameters())
         members = [p for p in module.parameters(recurse=whole) if id(p) in wanted]
         wanted.difference_update(map(id, members))

@@ -12,7 +12,7 @@ from peft_dense.data.sources.folder import DenseFolder, available_tasks
 from peft_dense.data.sources.layouts import layout_of, open_data
 from peft_dense.data.sources.nyud import NYUDv2
 from peft_dense.data.sources.pascal_context import PASCALContext
-from peft_dense.data.tasks_of import tasks_of
+from peft_dense.data.task_choice import tasks_of
 from peft_dense.data.transforms import (
     ColorJitter,
     Compose,

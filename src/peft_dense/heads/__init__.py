@@ -1,4 +1,4 @@
-"""Heads: from the stages of a backbone to one map a task. A head is one file.
+"""Heads: from the stages of a backbone to one map per task. A head is one file.
 
 Every module of this folder is imported here, so a new one is known by its name as soon as it stands
 beside the others.

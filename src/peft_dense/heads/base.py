@@ -57,7 +57,7 @@ class Head(nn.Module, ABC):
         )
         if not fits:
             raise ShapeError(
-                f"{type(self).__name__} takes one (B, C, H, W) map a stage, finest first, of "
+                f"{type(self).__name__} takes one (B, C, H, W) map per stage, finest first, of "
                 f"{', '.join(map(str, self.channels))} channels; got shapes "
                 f"{', '.join(map(str, shapes)) or 'none'}. Pass the stages in that order, or build "
                 "the head with their channels."

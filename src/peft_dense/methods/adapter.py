@@ -1,4 +1,4 @@
-"""Bottleneck adapters, one set a task or one set for all."""
+"""Bottleneck adapters, one set per task or one set for all."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Adapter", "SharedAdapter"]
 @register
 @dataclass(frozen=True, kw_only=True)
 class Adapter(Method):
-    """Adds ``scale * up(relu(down(norm(x))))`` to the stream at every site, a set a task.
+    """Adds ``scale * up(relu(down(norm(x))))`` to the stream at every site, a set per task.
 
     Houlsby et al. 2019 and He et al. 2022; "Adapter" in Polyhistor (table 1) and "Multiple Adapter"
     in VMT-Adapter (table 2).

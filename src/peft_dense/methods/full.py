@@ -1,4 +1,4 @@
-"""Full fine-tuning: a backbone a task, or one for all."""
+"""Full fine-tuning: a backbone per task, or one for all."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class SingleTaskFull(Method):
         """Fold nothing: the path is a plain backbone already."""
 
     def count(self, info: BackboneInfo, tasks: int) -> int:
-        """The backbone without classifier and final norm, a copy a path."""
+        """The backbone without classifier and final norm, a copy per path."""
         return info.size * self.passes(tasks)
 
 

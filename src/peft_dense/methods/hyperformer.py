@@ -1,4 +1,4 @@
-"""Hyperformer: the adapters of all tasks made by one full hypernetwork a block."""
+"""Hyperformer: the adapters of all tasks made by one full hypernetwork per block."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Hyperformer"]
 @register
 @dataclass(frozen=True, kw_only=True)
 class Hyperformer(Polyhistor):
-    """Adds bottlenecks whose weights a hypernetwork a block makes entry by entry for each task.
+    """Adds bottlenecks whose weights a hypernetwork per block makes entry by entry for each task.
 
     Mahabadi et al. 2021a; Polyhistor, section 4.1, equation 2. Like Polyhistor with undecomposed
     generators, after attention and after MLP; figure 3b's reduced size has ratio 32.

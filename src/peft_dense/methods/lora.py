@@ -1,4 +1,4 @@
-"""LoRA on chosen linears, one set a task or one set for all."""
+"""LoRA on chosen linears, one set per task or one set for all."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["LoRA", "SharedLoRA"]
 @register
 @dataclass(frozen=True, kw_only=True)
 class LoRA(Method):
-    """Adds ``alpha / rank * x A B`` to chosen linears, a pair of factors a task.
+    """Adds ``alpha / rank * x A B`` to chosen linears, a pair of factors per task.
 
     Hu et al. 2022; "LoRA" in Polyhistor (table 1), rank 4 with output scale 4 on the attention's
     fused qkv.

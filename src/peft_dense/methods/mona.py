@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from torch import nn
 
-from peft_dense.backbones import BackboneInfo
-from peft_dense.methods.base import (
-    Method,
-    attach,
-    check_adapter,
-    check_maps,
-    map_sites,
-    register,
-)
+from peft_dense.backbones import BackboneInfo, Site
+from peft_dense.methods.base import register
+from peft_dense.methods.on_maps import MapAdapter
 from peft_dense.nn import MonaAdapter
-from peft_dense.nn.checks import check_whole
 
 __all__ = ["Mona"]
 
 
 @register
 @dataclass(frozen=True, kw_only=True)
-class Mona(Method):
+class Mona(MapAdapter):
     """Adds a bottleneck with 3x3, 5x5 and 7x7 depthwise filters after every MLP, in one pass.
 
     Yin et al. 2025. A single-task method of Swin; here all tasks share it. The original stands on
@@ -49,32 +41,17 @@ class Mona(Method):
 
     name: ClassVar[str] = "mona"
     paper: ClassVar[str] = "Yin et al. 2025 (Mona), arXiv 2408.08345, section 3"
-    one_path: ClassVar[bool] = True
 
     width: int = 64
-    sites: Literal["mlp", "attn", "both"] = "mlp"
     placement: Literal["parallel", "serial"] = "serial"
-
-    def __post_init__(self) -> None:
-        """Check what needs no backbone to be checked."""
-        super().__post_init__()
-        check_whole("width", self.width)
-        check_adapter(None, self.sites, self.placement)
-
-    def resolve(self, info: BackboneInfo) -> Mona:
-        """Check that there are maps to filter."""
-        check_maps(self.name, info, self.sites)
-        return self
-
-    def adapt(
-        self, path: nn.Module, info: BackboneInfo, tasks: Sequence[str], shared: nn.Module | None
-    ) -> None:
-        """Put the filters at every site."""
-        for site in map_sites(info, self.sites):
-            attach(path, site, MonaAdapter(site.width, self.width), self.placement, grid=True)
 
     def count(self, info: BackboneInfo, tasks: int) -> int:
         """``sum (2 n d + 5 d + n^2 + 88 n)`` with the bottleneck's width n."""
+        return super().count(info, tasks)
+
+    def _branch(self, site: Site) -> nn.Module:
+        return MonaAdapter(site.width, self.width)
+
+    def _size(self, d: int) -> int:
         n = self.width
-        sites = map_sites(info, self.sites)
-        return sum(2 * n * site.width + 5 * site.width + n * n + 88 * n for site in sites)
+        return 2 * n * d + 5 * d + n * n + 88 * n

@@ -20,7 +20,7 @@ __all__ = ["PHM", "Compacter", "CompacterPP"]
 @register
 @dataclass(frozen=True, kw_only=True)
 class PHM(Adapter):
-    """Adds adapters with ``W = sum_i A_i (x) B_i``: the slow A_i one set a task for all layers.
+    """Adds adapters with ``W = sum_i A_i (x) B_i``: the slow A_i one set per task for all layers.
 
     Zhang et al. 2021; "PHM layer" in Polyhistor (table 1). The text says it sits after attention
     and MLP; only a branch at the MLP meets the printed count.

@@ -1,4 +1,4 @@
-"""Polyhistor: the adapters of all tasks made by one decomposed hypernetwork a block."""
+"""Polyhistor: the adapters of all tasks made by one decomposed hypernetwork per block."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ EMBEDDING, HIDDEN = 512, 128
 @register
 @dataclass(frozen=True, kw_only=True)
 class Polyhistor(Method):
-    """Adds bottlenecks whose weights a decomposed hypernetwork a block makes for each task.
+    """Adds bottlenecks whose weights a decomposed hypernetwork per block makes for each task.
 
     Polyhistor, section 4.1: the hypernetwork reads the task's embedding and makes each projection
-    as a product of two low-rank matrices (equation 3). A path a task, hypernetworks shared by all.
-    Try a tenth of an adapter's learning rate: under Adam a made weight moves with the sum of its k
-    generator entries.
+    as a product of two low-rank matrices (equation 3). A path per task, hypernetworks shared by
+    all. Try a tenth of an adapter's learning rate: under Adam a made weight moves with the sum of
+    its k generator entries.
 
     Args:
         ratio: Down-projection ratio rho; ``n = d / rho``.
@@ -69,11 +69,11 @@ class Polyhistor(Method):
         check_adapter(self.norm, self.sites, self.placement)
 
     def shared(self, info: BackboneInfo, tasks: Sequence[str]) -> nn.Module:
-        """Make the task embeddings and a hypernetwork a block."""
+        """Make the task embeddings and a hypernetwork per block."""
         blocks = []
         for sites in _blocks(info, self.sites):
-            made = [self._generators(site, width_of(site, self.ratio)) for site in sites]
-            blocks.append(BlockHyperNetwork(self.k, made))
+            generators = [self._generators(site, width_of(site, self.ratio)) for site in sites]
+            blocks.append(BlockHyperNetwork(self.k, generators))
         return TaskHyperNetworks(tasks, blocks)
 
     def adapt(
@@ -134,7 +134,7 @@ def trunk(inputs: int, k: int) -> nn.Sequential:
 
 
 class TaskHyperNetworks(nn.Module):
-    """Turn (block, place in it, task) into adapter weights: task embeddings and a net a block."""
+    """Turn (block, place in it, task) into adapter weights: task embeddings and a net per block."""
 
     def __init__(self, tasks: Sequence[str], blocks: Iterable[nn.Module]) -> None:
         super().__init__()
@@ -149,8 +149,8 @@ class TaskHyperNetworks(nn.Module):
 
     def forward(self, block: int, place: int, task: str) -> dict[str, Tensor]:
         """Make the weights of one adapter for one task."""
-        made: dict[str, Tensor] = self.blocks[block](self.tasks[task](), place)
-        return made
+        weights: dict[str, Tensor] = self.blocks[block](self.tasks[task](), place)
+        return weights
 
 
 class BlockHyperNetwork(nn.Module):
@@ -163,8 +163,8 @@ class BlockHyperNetwork(nn.Module):
 
     def forward(self, embedding: Tensor, place: int) -> dict[str, Tensor]:
         """Read the embedding and make the weights for one place."""
-        made: dict[str, Tensor] = self.sites[place](self.trunk(embedding))
-        return made
+        weights: dict[str, Tensor] = self.sites[place](self.trunk(embedding))
+        return weights
 
 
 class SiteGenerators(nn.Module):

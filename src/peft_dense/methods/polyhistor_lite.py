@@ -200,11 +200,11 @@ class LiteHyperNetwork(nn.Module):
         own = self.tasks[task]
         place = self.layers[layer]
         v = self.reader(torch.cat([own["embedding"]().expand_as(place), place], dim=-1))
-        made: dict[str, Tensor] = self.projections(v)
+        weights: dict[str, Tensor] = self.projections(v)
         if self.vectors is not None:
-            made = {**made, **self.vectors(v)}
+            weights = {**weights, **self.vectors(v)}
         kernels = own["kernels"] if self.kernels is None else self.kernels
-        scaled: dict[str, Tensor] = kernels[layer](made)
+        scaled: dict[str, Tensor] = kernels[layer](weights)
         return scaled
 
     def _new_kernels(self) -> nn.ModuleList:

@@ -15,7 +15,7 @@ __all__ = ["RelativeBias", "SharedRelativeBias"]
 @register
 @dataclass(frozen=True, kw_only=True)
 class RelativeBias(BitFit):
-    """Trains the relative-position tables of the attentions, a copy a task.
+    """Trains the relative-position tables of the attentions, a copy per task.
 
     Liu et al. 2021; Polyhistor, table 1. Swin keeps a table; SwinV2 a small perceptron, of which
     all trains; MViTv2 a table a direction; TinyViT and LeViT a bias an offset.

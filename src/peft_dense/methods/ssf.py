@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from peft_dense.backbones import BackboneInfo, branch_at, fold, take_off, transform_output
+from peft_dense.errors import UnsupportedModelError
 from peft_dense.methods.base import Method, register
 from peft_dense.nn import ScaleShift
 
@@ -39,9 +40,19 @@ class SSF(Method):
             transform_output(path, operation.name, layer, operation.channel_axis)
 
     def merge(self, path: nn.Module, info: BackboneInfo) -> None:
-        """Fold every scale and shift into the weight and bias before it."""
+        """Fold every scale and shift into the weight and bias before it.
+
+        Raises:
+            UnsupportedModelError: An operation has more inside than weight and bias.
+        """
         for operation in info.operations:
             module: Any = path.get_submodule(operation.name)
+            if not all(isinstance(inner, nn.Identity) for inner in module.children()):
+                raise UnsupportedModelError(
+                    f"ssf can't be merged into {operation.name!r} of {info.model}: "
+                    f"{type(module).__name__} has an activation after its weight, so a scale and "
+                    "a shift behind it can't be folded in. Use the model as it is."
+                )
             layer: Any = branch_at(path, operation.name)
             scale, shift = layer.scale.detach(), layer.shift.detach()
             take_off(path, operation.name)

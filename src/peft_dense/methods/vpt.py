@@ -1,4 +1,4 @@
-"""Visual prompt tuning: learned tokens in the attention, one set a task."""
+"""Visual prompt tuning: learned tokens in the attention, one set per task."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["VPTDeep", "VPTShallow"]
 @register
 @dataclass(frozen=True, kw_only=True)
 class VPTDeep(Method):
-    """Gives every block's attention prompt tokens of its own, a set a task.
+    """Gives every block's attention prompt tokens of its own, a set per task.
 
     Jia et al. 2022; Polyhistor, section 5.2 and table 1. The prompts join the (normalised) tokens
     of every window, all windows share them, no shift mask touches them, their position bias is the
@@ -33,7 +33,7 @@ class VPTDeep(Method):
     identity at the start.
 
     Args:
-        prompts: Number of prompts a block.
+        prompts: Number of prompts per block.
 
     Raises:
         NoSiteError: The backbone's attention is none of Swin's, Swin v2's or a plain ViT's.
@@ -76,7 +76,7 @@ class VPTDeep(Method):
 @register
 @dataclass(frozen=True, kw_only=True)
 class VPTShallow(VPTDeep):
-    """Gives the first block's attention prompt tokens, a set a task."""
+    """Gives the first block's attention prompt tokens, a set per task."""
 
     name: ClassVar[str] = "vpt_shallow"
 

@@ -14,7 +14,7 @@ __all__ = ["DoRALinear"]
 class DoRALinear(LowRankLinear):
     """Turn a linear's weight by a low-rank update and give every row a magnitude of its own.
 
-    Liu et al. 2024 (DoRA), equation 5: ``W' = m * (W + s B A) / |W + s B A|`` with one norm a row
+    Liu et al. 2024 (DoRA), equation 5: ``W' = m * (W + s B A) / |W + s B A|`` with one norm per row
     of the ``(out, in)`` weight, ``s = alpha / rank``, and m starting at the rows' norms, so the
     layer starts as ``base``. As there (section 4.3) no gradient goes through the norm.
 

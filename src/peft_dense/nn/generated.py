@@ -43,10 +43,10 @@ class GeneratedBottleneck(nn.Module):
 
     def weights(self) -> dict[str, Tensor]:
         """Let the source make the weights."""
-        made: dict[str, Tensor] = self._source[0](*self.key)
-        if "norm_weight" in made:
-            made = {**made, "norm_weight": 1 + made["norm_weight"]}
-        return made
+        weights: dict[str, Tensor] = self._source[0](*self.key)
+        if "norm_weight" in weights:
+            weights = {**weights, "norm_weight": 1 + weights["norm_weight"]}
+        return weights
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply a bottleneck with the weights made for this place and task."""
@@ -54,18 +54,18 @@ class GeneratedBottleneck(nn.Module):
 
     def bake(self) -> Bottleneck:
         """Return a plain bottleneck with the present weights, no longer tied to the source."""
-        made = {name: weight.detach().clone() for name, weight in self.weights().items()}
-        features, width = made["down"].shape
+        weights = {name: weight.detach().clone() for name, weight in self.weights().items()}
+        features, width = weights["down"].shape
         plain = Bottleneck(features, width, norm=self.norm, activation=self.activation)
-        plain.to(made["down"])
+        plain.to(weights["down"])
         state = {
-            "down.weight": made["down"].mT,
-            "down.bias": made.get("down_bias", torch.zeros_like(made["down"][0])),
-            "up.weight": made["up"].mT,
-            "up.bias": made.get("up_bias", torch.zeros_like(made["up"][0])),
+            "down.weight": weights["down"].mT,
+            "down.bias": weights.get("down_bias", torch.zeros_like(weights["down"][0])),
+            "up.weight": weights["up"].mT,
+            "up.bias": weights.get("up_bias", torch.zeros_like(weights["up"][0])),
         }
         if self.norm is not None:
-            state |= {"norm.weight": made["norm_weight"], "norm.bias": made["norm_bias"]}
+            state |= {"norm.weight": weights["norm_weight"], "norm.bias": weights["norm_bias"]}
         plain.load_state_dict(state)
         return plain
 

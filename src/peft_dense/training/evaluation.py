@@ -65,9 +65,9 @@ def predict(
     model.eval()
     images = normalise(model, images)
     with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
-        made = model(images, tasks)
+        predictions = model(images, tasks)
     model.train(training)
-    return {name: prediction.float() for name, prediction in made.items()}
+    return {name: prediction.float() for name, prediction in predictions.items()}
 
 
 def evaluate(

@@ -1,7 +1,7 @@
 """What several processes that train one model share: starts, sums and batch statistics.
 
-The gradients are summed once a step, after every path and part has gone backward, instead of by
-`DistributedDataParallel`: it expects one forward and one backward a step, while paths go backward
+The gradients are summed once per step, after every path and part has gone backward, instead of by
+`DistributedDataParallel`: it expects one forward and one backward per step, while paths go backward
 one by one; and with a percent of the weights there is next to nothing to send.
 """
 

@@ -1,4 +1,4 @@
-"""What the probe can't see of a backbone, one file a family; importing it makes them known."""
+"""What the probe can't see of a backbone, one file per family; importing it makes them known."""
 
 import importlib
 import pkgutil

@@ -1,4 +1,4 @@
-"""What the probe can't see of a backbone, one file a family.
+"""What the probe can't see of a backbone, one file per family.
 
 Most backbones need no row: sites, widths, layouts and stages are read off forwards on torch's
 ``meta`` device. A row says what shapes don't tell: how stage outputs are reached where the model

@@ -95,7 +95,7 @@ class NYUDv2(LabelledFiles):
             name: Id of an image.
 
         Returns:
-            ``image``, and one path a task; a task whose file isn't there has no entry.
+            ``image``, and one path per task; a task whose file isn't there has no entry.
         """
         image = find(self.root / "images", name, (".jpg", ".png"))
         there = {}

@@ -127,7 +127,7 @@ class PASCALContext(LabelledFiles):
             name: Id of an image.
 
         Returns:
-            ``image``, and one path a task; a task whose file isn't there has no entry.
+            ``image``, and one path per task; a task whose file isn't there has no entry.
         """
         there = {
             task: path

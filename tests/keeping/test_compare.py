@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from peft_dense.errors import CheckpointError
-from peft_dense.keeping.digest import changed, fingerprint
-from peft_dense.keeping.fit import (
+from peft_dense.keeping.compare import (
     changed_weights,
     check_backbone,
     check_state,
     specs,
     warn_unless_finite,
 )
+from peft_dense.keeping.digest import changed, fingerprint
 
 
 def tensors(*names: str, shape=(2,), dtype=torch.float32) -> dict[str, torch.Tensor]:

@@ -360,3 +360,17 @@ def test_a_scale_behind_an_activation_can_not_be_folded():
     with pytest.raises(UnsupportedModelError, match="BatchNormAct2d has an activation"):
         encoder.merge()
     assert all(torch.equal(a, b) for a, b in zip(encoder(image(1))["a"], before, strict=True))
+
+
+@pytest.mark.parametrize("name", ["vmt", "lora", "shared_bitfit"])
+def test_parameters_by_kind_are_the_ledgers(name):
+    adapted = inject(swin(), name, tasks=["a", "b"])
+    ledger = adapted.ledger()
+    counts = {
+        kind: sum(p.numel() for p in those) for kind, those in adapted.parameters_by_kind().items()
+    }
+    assert counts == {
+        "shared": ledger.shared,
+        "per_task": ledger.per_task,
+        "unfrozen_backbone": ledger.unfrozen_backbone,
+    }

@@ -76,7 +76,7 @@ def comes_first(path: nn.Module, site: Site | str) -> bool:
     """Whether the branch reads what its module gave, before another hook changes it."""
     key, _ = _hook_at(path, site)
     module = path.get_submodule(site if isinstance(site, str) else site.name)
-    return next(iter(module._forward_hooks)) == key
+    return bool(next(iter(module._forward_hooks)) == key)
 
 
 def take_off(path: nn.Module, site: Site | str) -> None:

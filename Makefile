@@ -5,13 +5,14 @@ WORKERS ?= 2
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help test test-rest test-all lint demo docs clean
+.PHONY: help test test-rest test-all lint mutation demo docs clean
 
 help:
 	@echo "make test   lint, type check, tests: all but what test-rest has"
 	@echo "make test-rest  the laws on every other pair of method and backbone"
 	@echo "make test-all   both"
 	@echo "make lint   lint and type check only"
+	@echo "make mutation  run a sample of mutants (about an hour; docs/testing.md)"
 	@echo "make demo   train three methods on made scenes and compare them"
 	@echo "make docs   build the documentation into site/"
 	@echo "make clean  remove .venv and everything built"
@@ -42,6 +43,9 @@ test-rest: $(READY)
 
 test-all: test test-rest
 
+mutation: $(READY)
+	@PYTHONPATH=tests $(BIN)/python -m mutation --sample 400 --seed 0
+
 demo: $(READY)
 	@$(BIN)/python examples/train.py --method decoders_only,shared_adapter,vmt_lite \
 		--data made --eval-every 125 --out runs/demo
@@ -52,4 +56,4 @@ docs: $(READY)
 	@echo "== site/index.html is ready"
 
 clean:
-	rm -rf .venv site dist runs .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv site dist runs mutants .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -45,8 +45,9 @@ class Finest(nn.Module):
 
 
 def dense(head="segformer", **options) -> DenseModel:
+    backbone = swin()  # before the seed: building it draws too
     torch.manual_seed(1)
-    model = DenseModel(inject(swin(), "vmt_lite", tasks=list(OUTPUTS)), OUTPUTS, head, **options)
+    model = DenseModel(inject(backbone, "vmt_lite", tasks=list(OUTPUTS)), OUTPUTS, head, **options)
     perturb(model, [p for p in model.parameters() if p.requires_grad], 0.05)
     model.train()(x())  # running statistics move
     return model.eval()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import pytest
@@ -22,7 +23,7 @@ from peft_dense.errors import (
     UnsupportedModelError,
 )
 from peft_dense.methods import method
-from zoo import build, image
+from zoo import build, image, perturb
 
 
 def tiny() -> nn.Module:
@@ -264,6 +265,20 @@ def test_a_hyperparameter_that_does_not_fit(name, options, words):
     refuses(HyperparameterError, words, tiny(), name, **options)
 
 
+CHOICES = [
+    (name, field.name)
+    for name in methods()
+    for field in dataclasses.fields(method(name))
+    if field.name in ("norm", "sites", "placement", "collect") and field.type != "bool"
+]
+
+
+@pytest.mark.parametrize(("name", "field"), CHOICES)
+def test_a_choice_is_one_of_those_offered(name, field):
+    words = f"{field} is 'sideways'; pass one of"
+    refuses(HyperparameterError, words, tiny(), name, **{field: "sideways"})
+
+
 def test_an_unknown_activation_offers_the_nearest():
     refuses(UnknownNameError, "activation 'rilu'.*'relu'", tiny(), "adapter", activation="rilu")
 
@@ -357,6 +372,14 @@ def test_no_site_lists_what_was_found():
     refuses(NoSiteError, words, HomeMadePyramid(), "adapter", family=flat, sites="attn")
     words = "no 'qkv' linear in HomeMadePyramid; it has fc1, fc2"
     refuses(NoSiteError, words, HomeMadePyramid(), "lora", family=flat)
+
+
+@pytest.mark.parametrize("name", ["bitfit", "shared_bitfit", "relative_bias"])
+def test_a_method_without_a_parameter_to_train_says_so(name):
+    model = nn.Sequential(nn.Conv2d(3, 8, 4, 4, bias=False), nn.Conv2d(8, 8, 2, 2, bias=False))
+    family = Family(features=lambda model, x: [y := model[0](x), model[1](y)])
+    words = f"has no .*(biases|parameters); {name} would train nothing"
+    refuses(NoSiteError, words, model, name, family=family)
 
 
 def test_no_stages():
@@ -507,3 +530,46 @@ def test_inject_leaves_a_good_model_alone_too(name):
     sum(feature.sum() for feature in adapted(image(size=32))["sal"]).backward()
     assert unchanged(model, before)
     assert adapted.eject() is model
+
+
+# ------------------------------------------------------------------------------ other values
+
+OTHERS = [
+    ("mona", {"width": 4}),
+    ("convpass", {"width": 4}),
+    ("polyhistor_lite", {"ratio": 2, "k": 4}),
+    ("polyhistor_lite", {"ratio": 2, "k": 4, "literal": True}),
+    ("polyhistor_lite", {"ratio": 2, "rank": 2, "per_task_kernels": True}),
+    ("polyhistor", {"ratio": 3, "k": 8, "rank": 2}),
+    ("dora", {"rank": 3}),
+    ("lora", {"rank": 3, "norm": True}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), OTHERS)
+def test_other_hyperparameters_than_the_defaults_are_used_and_counted(name, options):
+    model = SwinTransformer(
+        img_size=16, patch_size=2, window_size=4, embed_dim=12, depths=(1, 1), num_heads=(1, 2)
+    ).eval()
+    adapted = inject(model, name, tasks=["a", "b"], **options)
+    count = sum(p.numel() for _, p in adapted.adapter_parameters())
+    assert count == adapted.ledger().encoder == adapted.method.count(adapted.info, 2)
+    plain = inject(model, "decoders_only", tasks=["a"])(image(size=16))["a"]
+    started = adapted(image(size=16))
+    perturb(adapted, [p for _, p in adapted.adapter_parameters()])
+    moved = adapted(image(size=16))
+    for task in "ab":
+        for before, after, same in zip(started[task], moved[task], plain, strict=True):
+            torch.testing.assert_close(before, same, rtol=1e-4, atol=1e-4)
+            assert not torch.allclose(after, same, atol=1e-3)
+
+
+@pytest.mark.parametrize("k", [3, 9, 15])
+def test_literal_halves_k_so_it_is_even(k):
+    options = {"ratio": 3, "k": k, "literal": True}
+    refuses(HyperparameterError, f"k={k} must be even", tiny(), "polyhistor_lite", **options)
+
+
+def test_a_parallel_branch_at_what_changes_the_width_names_the_place_and_the_way():
+    words = "placement='parallel' can't go at '.*attn.*use placement='serial'"
+    refuses(HyperparameterError, words, build("mvitv2"), "adapter", sites="attn")

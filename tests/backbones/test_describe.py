@@ -6,6 +6,7 @@ import warnings
 
 import pytest
 import timm
+from torch import nn
 
 from peft_dense.backbones import describe, examine
 from zoo import BACKBONES, build
@@ -50,3 +51,34 @@ def test_a_backbone_without_sites_says_what_its_blocks_hold():
     assert "no module is a place for an adapter. Its blocks hold aa, act1" in said
     assert "written in train mode: bn1, " in said and " and 12 more" in said
     assert "left out, for nothing calls it: fc" in said
+
+
+class First(nn.Module):
+    """Tokens with their channels first, ``(B, C, N)``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.mlp = nn.Conv2d(3, 8, 4, 4), nn.Conv1d(8, 8, 1)
+
+    def forward(self, x):
+        x = self.stem(x)
+        return [self.mlp(x.flatten(2)).unflatten(2, x.shape[2:])]
+
+
+LAYOUTS = {
+    "convnext_nhwc": (lambda: build("convnext_nhwc"), "NHWC"),
+    "swin": (lambda: build("swin"), "NLC"),
+    "pvtv2": (lambda: build("pvtv2"), "NLC"),
+    "convnext_nchw": (lambda: build("convnext_nchw"), "NCHW"),
+    "first": (First, "NCL"),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_the_layout_of_a_site_is_said(name):
+    make, layout = LAYOUTS[name]
+    info = examine(make())
+    rows = [line.split() for line in describe(info).splitlines()]
+    for site in info.find("mlp"):
+        (row,) = (row for row in rows if row and row[0] == site.name)
+        assert row[4] == layout

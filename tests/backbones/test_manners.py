@@ -178,6 +178,12 @@ def test_containers_stay_and_their_unused_parts_go():
     inject(model, "vmt_lite", tasks=["a"])(torch.zeros(1, 3, 8, 8))
 
 
+def test_of_unused_modules_inside_one_another_the_outermost_is_named():
+    model = Branches()
+    model.norm = Branches()  # a whole model that nothing calls
+    assert examine(model).unused == ("heads.0", "heads.1", "named.a.0", "norm")
+
+
 def test_what_is_read_but_never_called_stays():
     model = Branches(read=True)
     assert examine(model).unused == ()

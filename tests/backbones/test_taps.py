@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import math
 import warnings
 
 import pytest
@@ -170,6 +171,46 @@ def test_strides_round_up():
         (8, 10),
         (4, 5),
     ]
+
+
+class Filled(nn.Module):
+    """Brings every image to the next multiple of 64 before it computes stages 8 and 32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.mlp = nn.Conv2d(3, 8, 8, 8), nn.Conv2d(8, 8, 1)
+        self.down = nn.Conv2d(8, 8, 4, 4)
+
+    def forward(self, x):
+        size = tuple(64 * math.ceil(side / 64) for side in x.shape[2:])
+        first = self.mlp(self.stem(nn.functional.interpolate(x, size)))
+        return [first, self.down(first)]
+
+
+def test_a_model_whose_stages_grow_in_larger_steps_takes_those():
+    info = examine(Filled().apply(lambda module: setattr(module, "img_size", 64)))
+    assert (info.reductions, info.multiple) == ((8, 32), 64)
+
+
+class Padded(nn.Module):
+    """Tokens of 16 x 16 pixels, those at the edge filled up; sides of 64 and 72 have 4 and 5."""
+
+    img_size = (64, 72)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.mlp = nn.Conv2d(3, 8, 16, 16), nn.Linear(8, 8)
+
+    def forward(self, x):
+        height, width = x.shape[2:]
+        x = nn.functional.pad(x, (0, -width % 16, 0, -height % 16))
+        return [self.mlp(self.stem(x).flatten(2).mT)]
+
+
+def test_tokens_at_the_edge_are_part_of_the_grid():
+    info = examine(Padded())
+    assert (info.probed_size, info.grids, info.reductions) == ((64, 72), ((4, 5),), (16,))
+    assert all(isinstance(side, int) for side in info.grids[0])
 
 
 @pytest.mark.parametrize("name", ["efficientvit_m0", "shvit_s1"])

@@ -104,7 +104,17 @@ def test_as_many_tokens_as_channels_at_one_size_only(channels):
         lambda axis: nn.LayerNorm(6) if axis == -1 else nn.BatchNorm2d(6).requires_grad_(False),
     ],
 )
-def test_a_module_that_is_asked_says_where_its_channels_lie(make, axis):
+@pytest.mark.parametrize("default", [torch.float32, torch.float64])
+def test_a_module_that_is_asked_says_where_its_channels_lie(make, axis, default):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(default)  # a user's; what is asked must not depend on it
+    try:
+        ask(make, axis)
+    finally:
+        torch.set_default_dtype(before)
+
+
+def ask(make, axis):
     module = make(axis).to("meta").eval()
     watch = Watch(module)
     image = torch.empty(1, 6, 6, 6, device="meta")

@@ -288,6 +288,18 @@ def test_a_new_task_casts_and_moves_no_other(name):
 # ------------------------------------------------------------------------------ changed weights
 
 
+def test_a_new_task_leaves_adapters_of_several_types_as_they_are():
+    adapted = adapt("lora", swin())
+    for name, parameter in adapted.adapter_parameters():
+        if "semseg" in name:
+            parameter.data = parameter.data.double()
+    before = {name: (p, p.dtype) for name, p in adapted.adapter_parameters()}
+    assert len({kind for _, kind in before.values()}) == 2
+    adapted.add_task("c")
+    after = dict(adapted.adapter_parameters())
+    assert all(after[name] is p and p.dtype == kind for name, (p, kind) in before.items())
+
+
 @pytest.mark.parametrize("name", ["vmt_lite", "lora"])
 def test_frozen_weights_that_changed_are_noticed_at_save(name, tmp_path):
     model = build("swin")

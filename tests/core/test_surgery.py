@@ -29,8 +29,9 @@ def swin() -> nn.Module:
 
 
 def dense(name: str = "vmt_lite", head="segformer", **options) -> DenseModel:
+    backbone = swin()  # before the seed: building it draws too
     torch.manual_seed(0)
-    model = DenseModel(inject(swin(), name, tasks=list(CHANNELS)), CHANNELS, head, **options)
+    model = DenseModel(inject(backbone, name, tasks=list(CHANNELS)), CHANNELS, head, **options)
     perturb(model, [p for p in model.parameters() if p.requires_grad])
     return model.eval()
 
@@ -306,6 +307,7 @@ def test_explain_says_what_will_be_there_and_changes_nothing(capsys):
     said = capsys.readouterr().out
     for site in encoder.info.find("mlp"):
         assert site.name in said
+    assert "each of 1 path:" in said
     assert "VMTAdapter" in said
     assert f"{encoder.ledger().encoder:,}" in said
     assert [name for name, _ in model.named_modules()] == before
@@ -314,9 +316,41 @@ def test_explain_says_what_will_be_there_and_changes_nothing(capsys):
     assert "layers.0.blocks.0.mlp" in capsys.readouterr().out  # what was found comes first
     inject(model, "polyhistor", tasks=["a", "b"], explain=True)
     said = capsys.readouterr().out
-    assert "each of 2 paths" in said
+    assert "each of 2 paths:" in said
     assert "TaskHyperNetworks" in said
     assert method("polyhistor").name in said
+
+
+def hooked(name: str):
+    """Adapt a model whose own hooks stand first at the places that are folded."""
+    model = build("swin")
+    for key, module in model.named_modules():
+        if key.endswith((".mlp", ".norm1", ".norm2")):
+            module.register_forward_hook(lambda module, args, output: 1.5 * output)
+    encoder = inject(model, name, tasks=["a"])
+    perturb(encoder, [p for _, p in encoder.adapter_parameters()])
+    return encoder
+
+
+def test_merging_finds_its_own_hook_among_a_users():
+    encoder = hooked("polyhistor_lite")
+    for found, wanted in zip(encoder.merge()(image())["a"], encoder(image())["a"], strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_what_a_hook_changes_in_between_is_not_folded():
+    encoder = hooked("ssf")
+    before = encoder(image())["a"]
+    with pytest.raises(UnsupportedModelError, match="norm1'.* a forward hook of the model's own"):
+        encoder.merge()
+    assert all(torch.equal(a, b) for a, b in zip(encoder(image())["a"], before, strict=True))
+
+
+def test_a_ledger_names_its_method():
+    for name in ("vmt_lite", "lora"):
+        ledger = inject(swin(), name, tasks=["a"]).ledger()
+        assert ledger.method == name
+        assert str(ledger).startswith(f"{name}: trainable")
 
 
 def test_a_scale_behind_an_activation_can_not_be_folded():
@@ -359,3 +393,17 @@ def test_a_head_that_is_no_module_leaves_no_task_behind():
     assert same(model(image(1)), before)
     model.add_task("depth", 3)
     assert model(image(1)).keys() == {*CHANNELS, "depth"}
+
+
+@pytest.mark.parametrize("name", ["vmt", "lora", "shared_bitfit"])
+def test_parameters_by_kind_are_the_ledgers(name):
+    adapted = inject(swin(), name, tasks=["a", "b"])
+    ledger = adapted.ledger()
+    counts = {
+        kind: sum(p.numel() for p in those) for kind, those in adapted.parameters_by_kind().items()
+    }
+    assert counts == {
+        "shared": ledger.shared,
+        "per_task": ledger.per_task,
+        "unfrozen_backbone": ledger.unfrozen_backbone,
+    }

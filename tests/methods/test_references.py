@@ -134,9 +134,7 @@ def test_vmt_features_follow_equations_3_to_5():
             lambda module, args, out, name=site.name: kept.update({name: args[0]})
         )
     features = made(x)
-    plain = made.method.__class__.__base__.task_features  # the stage outputs as they are
-    stages = made.info.stage_outputs(path, x)
-    outputs = plain(made.method, path, made.info, stages, {}, ["a"], x)["a"]
+    outputs = made.info.stage_outputs(path, x)
     for task in made.tasks:
         for stage, output in enumerate(outputs):
             expected = output.clone()
@@ -183,3 +181,13 @@ def test_lora_and_dora_equal_those_of_hf_peft(dora):
             rtol=1e-4,
             atol=1e-4,
         )
+
+
+@pytest.mark.parametrize("placement", ["parallel", "serial"])
+@pytest.mark.parametrize("name", ["adapter", "polyhistor", "polyhistor_lite"])
+def test_a_parallel_adapter_reads_what_goes_in_and_a_serial_one_what_comes_out(name, placement):
+    made = adapted(name, placement=placement)
+    for site, branch, x in places(made, "mlp"):
+        module = made.paths[made.tasks[-1]].get_submodule(site.name)
+        plain = module.forward(x)  # without the hooks that the module's call has
+        close(module(x), plain + branch(x if placement == "parallel" else plain))

@@ -93,6 +93,15 @@ def test_it_starts_silent_and_can_wake(norm: Norm, linear: type[nn.Linear]) -> N
     assert woken
 
 
+@pytest.mark.parametrize("scale", [0, 0.5, 2, 3])
+def test_the_scale_is_a_factor_of_the_branch(scale: float) -> None:
+    plain, scaled = Bottleneck(6, 3), Bottleneck(6, 3, scale=scale)
+    randomise(plain)
+    scaled.load_state_dict(plain.state_dict())
+    x = torch.randn(4, 6)
+    torch.testing.assert_close(scaled(x), scale * plain(x))
+
+
 def test_the_low_rank_adapter_of_the_first_stage_has_its_count() -> None:
     # Swin-T's first stage at ratio 16: two rank-1 products, biases and a LayerNorm.
     branch = Bottleneck(96, 6, norm="in", linear=partial(LowRank, rank=1))

@@ -110,6 +110,11 @@ def test_resetting_leaves_a_borrowed_rule_alone() -> None:
     assert not torch.equal(own.rule.weight, before)
 
 
+def test_where_only_one_divides_it_is_not_called_a_choice() -> None:
+    with pytest.raises(HyperparameterError, match=r"; pass 1\.$"):
+        KroneckerLinear(5, 7, 2)
+
+
 @pytest.mark.parametrize("n", [0, 4, 5, 2.0, True])
 def test_n_divides_both_widths(n: int) -> None:
     message = r"n is .* divide in_features \(12\) and out_features \(18\); pass one of 1, 2, 3, 6\."

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from peft_dense.errors import HyperparameterError, ShapeError, UnsupportedModelError
-from peft_dense.nn import LowRank, LowRankLinear
+from peft_dense.nn import DoRALinear, LowRank, LowRankLinear
 
 
 @st.composite
@@ -109,6 +109,12 @@ def test_with_a_norm_there_is_no_weight_to_read(read: str) -> None:
     layer = LowRankLinear(nn.Linear(6, 8), 2, norm=True)
     with pytest.raises(UnsupportedModelError, match=r"normalises the input .* Pass norm=False"):
         getattr(layer, read)()
+
+
+def test_dora_takes_no_norm() -> None:
+    # Its magnitudes are those of a weight, and with a norm there is none.
+    with pytest.raises(UnsupportedModelError, match=r"normalises the input .* Pass norm=False"):
+        DoRALinear(nn.Linear(6, 8), 2, norm=True)
 
 
 def test_the_merged_weight_carries_gradients_to_both_factors() -> None:

@@ -12,14 +12,18 @@ import torch
 from torch import nn
 
 import peft_dense.nn
+from peft_dense.errors import HyperparameterError
 from peft_dense.nn import (
     Bottleneck,
+    ConvpassAdapter,
     DecomposedHyperNetwork,
     HyperNetwork,
     KroneckerLinear,
     LayerwiseScalingKernel,
     LowRank,
     LowRankLinear,
+    MonaAdapter,
+    Prompts,
     ScaleShift,
     VectorScalingKernel,
     VMTAdapter,
@@ -53,6 +57,34 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "vmt": (lambda: VMTAdapter(12, [], ratio=2), (5, 12)),
     "vmt lite": (lambda: VMTAdapter(12, [], ratio=2, m=3), (5, 12)),
 }
+
+
+COUNTED: dict[str, Callable[[object], nn.Module]] = {
+    "width": lambda value: Bottleneck(12, value),
+    "embedding_dim": lambda value: HyperNetwork(value, 8, 6),
+    "embedding_dim ": lambda value: DecomposedHyperNetwork(value, 8, 6, 3),
+    "rank": lambda value: DecomposedHyperNetwork(5, 8, 6, value),
+    "rank ": lambda value: LowRank(12, 6, value),
+    "rank  ": lambda value: LowRankLinear(nn.Linear(12, 6), value),
+    "rank   ": lambda value: KroneckerLinear(12, 6, 3, rank=value),
+    "n": lambda value: KroneckerLinear(12, 6, value),
+    "scale": lambda value: LayerwiseScalingKernel(value),
+    "scale ": lambda value: VectorScalingKernel(value),
+    "count": lambda value: Prompts(value, 12),
+    "features": lambda value: Prompts(5, value),
+    "ratio": lambda value: VMTAdapter(12, [], ratio=value),
+    "m": lambda value: VMTAdapter(12, [], ratio=2, m=value),
+    "width ": lambda value: ConvpassAdapter(12, value),
+    "width  ": lambda value: MonaAdapter(12, value),
+}
+"""What a layer counts, by its name (blanks tell layers apart), and the layer made with it."""
+
+
+@pytest.mark.parametrize("given", [0, -1, 1.5, "2", True])
+@pytest.mark.parametrize("name", COUNTED)
+def test_what_is_counted_is_a_whole_number_and_named(name: str, given: object) -> None:
+    with pytest.raises(HyperparameterError, match=f"^{name.strip()} is {given!r}"):
+        COUNTED[name](given)
 
 
 def signs(size: int) -> torch.Tensor:

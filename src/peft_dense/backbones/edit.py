@@ -22,6 +22,7 @@ __all__ = [
     "add_after",
     "add_beside",
     "branch_at",
+    "comes_first",
     "branch_name",
     "replace",
     "replace_branch",
@@ -69,6 +70,13 @@ def replace_branch(path: nn.Module, site: Site | str, branch: nn.Module) -> None
     """Put ``branch`` in the place of the one that is there."""
     _hook_at(path, site)[1].branch = branch
     path.set_submodule(branch_name(site), branch)
+
+
+def comes_first(path: nn.Module, site: Site | str) -> bool:
+    """Whether the branch reads what its module gave, before another hook changes it."""
+    key, _ = _hook_at(path, site)
+    module = path.get_submodule(site if isinstance(site, str) else site.name)
+    return bool(next(iter(module._forward_hooks)) == key)
 
 
 def take_off(path: nn.Module, site: Site | str) -> None:

@@ -256,7 +256,7 @@ def attach(
     path: nn.Module,
     site: Site,
     branch: nn.Module,
-    placement: str = "parallel",
+    placement: str,
     *,
     grid: bool = False,
 ) -> None:

@@ -9,7 +9,14 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from peft_dense.backbones import BackboneInfo, branch_at, fold, take_off, transform_output
+from peft_dense.backbones import (
+    BackboneInfo,
+    branch_at,
+    comes_first,
+    fold,
+    take_off,
+    transform_output,
+)
 from peft_dense.errors import UnsupportedModelError
 from peft_dense.methods.base import Method, register
 from peft_dense.nn import ScaleShift
@@ -43,7 +50,8 @@ class SSF(Method):
         """Fold every scale and shift into the weight and bias before it.
 
         Raises:
-            UnsupportedModelError: An operation has more inside than weight and bias.
+            UnsupportedModelError: An operation has more inside than weight and bias, or a hook of
+                the model's own behind it.
         """
         for operation in info.operations:
             module: Any = path.get_submodule(operation.name)
@@ -52,6 +60,12 @@ class SSF(Method):
                     f"ssf can't be merged into {operation.name!r} of {info.model}: "
                     f"{type(module).__name__} has an activation after its weight, so a scale and "
                     "a shift behind it can't be folded in. Use the model as it is."
+                )
+            if not comes_first(path, operation.name):
+                raise UnsupportedModelError(
+                    f"ssf can't be merged into {operation.name!r} of {info.model}: a forward hook "
+                    "of the model's own changes what it gives before the scale and shift do. Take "
+                    "the hook off before inject, or use the model as it is."
                 )
             layer: Any = branch_at(path, operation.name)
             scale, shift = layer.scale.detach(), layer.shift.detach()

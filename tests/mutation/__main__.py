@@ -24,7 +24,7 @@ TESTS = (
     "tests/core/test_surgery.py",
     "tests/methods",
     "tests/backbones",
-    "tests/keeping/test_fit.py",
+    "tests/keeping/test_compare.py",
     "tests/keeping/test_folders.py",
     "tests/test_inject.py",
     "tests/test_dense.py",

@@ -156,6 +156,24 @@ def test_a_batch_norm_that_was_added_trains_and_is_saved():
     assert torch.equal(other.paths["shared"].extra.running_mean, state["extra.running_mean"])
 
 
+def test_what_is_added_to_a_model_on_meta_is_on_meta():
+    """Its buffers too, which are replaced rather than moved."""
+
+    class Normed(Method):
+        name, paper, one_path = "normed", "none", True
+
+        def adapt(self, path, info, tasks, shared):
+            path.extra = nn.BatchNorm1d(3)
+
+        def count(self, info, tasks):
+            return 6
+
+    adapted = inject(build("swin").to("meta"), Normed(), tasks=TASKS)
+    extra = adapted.paths["shared"].extra
+    assert all(t.is_meta for t in (*extra.parameters(), *extra.buffers()))
+    assert extra.num_batches_tracked.dtype == torch.int64
+
+
 def test_a_batch_norm_whose_bias_trains_has_statistics_of_its_own():
     model = build("tiny_vit")
     adapted = adapt("bitfit", model).train()

@@ -10,11 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch.nn.functional as F
-from timm.models.mvitv2 import (
-    MultiScaleAttention,
-    MultiScaleAttentionPoolFirst,
-    MultiScaleVit,
-)
+from timm.models.mvitv2 import MultiScaleAttention, MultiScaleVit
 from torch import Tensor, nn
 
 from peft_dense.backbones.families.base import Family, register_family
@@ -57,26 +53,11 @@ class _Attention(MultiScaleAttention):
         return out
 
 
-class _AttentionPoolFirst(MultiScaleAttentionPoolFirst):
-    """timm's MViTv2 attention that pools first, at any size."""
-
-    def forward(self, x: Tensor, feat_size: Sequence[int]) -> tuple[Tensor, Sequence[int]]:
-        """Run timm's forward on a view of this module."""
-        view: Any = _View(self)
-        size = list(feat_size)
-        out: tuple[Tensor, Sequence[int]]
-        out = MultiScaleAttentionPoolFirst.forward(view, x, size)
-        return out
-
-
 def any_size_mvitv2(model: nn.Module) -> None:
     """Let every MViTv2 attention of a clone take any size."""
-    any_size = {
-        MultiScaleAttention: _Attention,
-        MultiScaleAttentionPoolFirst: _AttentionPoolFirst,
-    }
     for module in model.modules():
-        module.__class__ = any_size.get(type(module), type(module))
+        if type(module) is MultiScaleAttention:
+            module.__class__ = _Attention
 
 
 register_family(MultiScaleVit, Family(flexible=any_size_mvitv2))

@@ -15,6 +15,9 @@ settings.register_profile("local", deadline=None, max_examples=20)
 settings.register_profile("ci", settings.get_profile("local"), derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
+# A script of a user's that registers a method: it is run by its test, not for its doctests.
+collect_ignore = ["typing/user_script.py"]
+
 # Derived labels of the tests' archives stay out of the home folder.
 os.environ.setdefault("PEFT_DENSE_CACHE", tempfile.mkdtemp(prefix="peft_dense_cache_"))
 

@@ -273,3 +273,11 @@ def test_decoders_only_is_the_backbones_own_stages(family):
     everything = stages(model, x())
     for a, index in zip(adapted(x())["a"], adapted.info.indices, strict=True):
         torch.testing.assert_close(a, everything[index], rtol=1e-5, atol=1e-5)
+
+
+def test_a_frozen_clone_has_buffers_of_its_own():
+    """What a forward writes into one, known to the probe or not, never reaches the original."""
+    net = torch.nn.BatchNorm2d(3)
+    frozen = freeze(net)
+    frozen.running_mean.fill_(7.0)
+    assert not net.running_mean.any()

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from timm.models.swin_transformer import SwinTransformer
 
 from peft_dense import AdaptedBackbone, inject, methods
 from peft_dense.methods import method
 from peft_dense.ownership import slots
+from processes import in_two_processes, needs_gloo
 from zoo import perturb
 
 fsdp = pytest.importorskip("torch.distributed.fsdp")
@@ -55,43 +53,32 @@ def shard(adapted: AdaptedBackbone, wrap: str, mesh) -> None:
     fsdp.fully_shard(adapted, mesh=mesh)
 
 
-def worker(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/store",
-        rank=rank,
-        world_size=2,
-        timeout=timedelta(seconds=60),
-    )
+def sharded(rank: int) -> dict[tuple[str, str], tuple[dict, dict]]:
+    """By method and wrap: the outputs for this process's half, and the whole gradients."""
     mesh = dist.device_mesh.init_device_mesh("cpu", (2,))
     found = {}
-    try:
-        for name in ONE_PATH:
-            for wrap in WRAPS:
-                adapted = adapt(name)
-                shard(adapted, wrap, mesh)
-                features = adapted(x()[2 * rank : 2 * rank + 2])
-                outputs = {t: [f.detach() for f in fs] for t, fs in features.items()}
-                loss = loss_of(features)
-                if loss.requires_grad:
-                    loss.backward()
-                grads = {
-                    n: p.grad.full_tensor()
-                    for n, p in adapted.adapter_parameters()
-                    if p.grad is not None
-                }
-                found[name, wrap] = (outputs, grads)
-        torch.save(found, f"{folder}/{rank}.pt")
-    finally:
-        dist.destroy_process_group()
+    for name in ONE_PATH:
+        for wrap in WRAPS:
+            adapted = adapt(name)
+            shard(adapted, wrap, mesh)
+            features = adapted(x()[2 * rank : 2 * rank + 2])
+            outputs = {t: [f.detach() for f in fs] for t, fs in features.items()}
+            loss = loss_of(features)
+            if loss.requires_grad:
+                loss.backward()
+            grads = {
+                n: p.grad.full_tensor()
+                for n, p in adapted.adapter_parameters()
+                if p.grad is not None
+            }
+            found[name, wrap] = (outputs, grads)
+    return found
 
 
 @pytest.mark.skipif(not hasattr(fsdp, "fully_shard"), reason="torch without fully_shard")
-@pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="needs gloo")
+@needs_gloo
 def test_shards_of_one_path_give_the_whole_models_outputs_and_gradients(tmp_path):
-    mp.spawn(worker, (str(tmp_path),), nprocs=2)
-    found = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
+    found = in_two_processes(sharded, tmp_path)
     for name in ONE_PATH:
         adapted = adapt(name)
         features = adapted(x())
@@ -100,7 +87,7 @@ def test_shards_of_one_path_give_the_whole_models_outputs_and_gradients(tmp_path
             loss.backward()
         grads = {n: p.grad for n, p in adapted.adapter_parameters()}
         for wrap in WRAPS:
-            for rank, (outputs, shared) in enumerate(pair[name, wrap] for pair in found):
+            for rank, (outputs, shared) in enumerate(each[name, wrap] for each in found):
                 for task, maps in features.items():
                     for mine, whole in zip(outputs[task], maps, strict=True):
                         half = whole[2 * rank : 2 * rank + 2]

@@ -5,14 +5,10 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator
-from datetime import timedelta
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -20,6 +16,7 @@ from peft_dense.errors import DataError
 from peft_dense.tasks import Meter, task, tasks
 from peft_dense.tasks.depth import Depth
 from peft_dense.tasks.normals import Normals
+from processes import in_two_processes, needs_gloo
 
 every_task = pytest.mark.parametrize("name", tasks())
 SHARES = {"halves": (3, 3), "uneven": (1, 5), "empty": (6, 0)}
@@ -117,37 +114,22 @@ def test_no_meter_of_ours_goes_past_the_sum_over_processes() -> None:
 # ------------------------------------------------------------------------------ two processes
 
 
-def worker(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/store",
-        rank=rank,
-        world_size=2,
-        timeout=timedelta(seconds=30),
-    )
+def scored(rank: int) -> dict[tuple[str, str], tuple[dict, dict, dict, bool]]:
+    """By task and share: the scores of all images, twice; of one's own; and whether they stayed."""
     found = {}
-    try:
-        for name in tasks():
-            for share, (first, second) in SHARES.items():
-                meter = meter_of(name, *((0, first), (first, first + second))[rank])
-                before = {key: value.clone() for key, value in meter.state.items()}
-                whole, again = meter.compute(), meter.compute()
-                kept = all(torch.equal(before[key], value) for key, value in meter.state.items())
-                found[name, share] = whole, again, meter.compute(sync=False), kept
-        torch.save(found, f"{folder}/{rank}.pt")
-    finally:
-        dist.destroy_process_group()
+    for name in tasks():
+        for share, (first, second) in SHARES.items():
+            meter = meter_of(name, *((0, first), (first, first + second))[rank])
+            before = {key: value.clone() for key, value in meter.state.items()}
+            whole, again = meter.compute(), meter.compute()
+            kept = all(torch.equal(before[key], value) for key, value in meter.state.items())
+            found[name, share] = whole, again, meter.compute(sync=False), kept
+    return found
 
 
-@pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="needs gloo")
-def test_two_processes_together_score_as_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # A new process must find this file by a name, which a folder of tests isn't on the path for.
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    mp.spawn(import_module(Path(__file__).stem).worker, (str(tmp_path),), nprocs=2)
-    found = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
+@needs_gloo
+def test_two_processes_together_score_as_one(tmp_path: Path) -> None:
+    found = in_two_processes(scored, tmp_path)
     for name in tasks():
         expected = meter_of(name).compute()
         assert not any(map(math.isnan, expected.values()))

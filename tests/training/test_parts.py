@@ -6,15 +6,11 @@ import contextlib
 import copy
 import json
 from collections import Counter
-from datetime import timedelta
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from timm.layers.norm_act import BatchNormAct2d
@@ -33,6 +29,7 @@ from peft_dense.training.batches import Batches, Draws, part_of
 from peft_dense.training.log import Log
 from peft_dense.training.optimizer import make_optimizer, set_rates
 from peft_dense.training.processes import share_model, sum_gradients
+from processes import in_two_processes, needs_gloo
 
 few = settings(max_examples=25, deadline=None)
 numbers = st.integers(1, 9)
@@ -275,30 +272,20 @@ def gradients(net: nn.Module, x: torch.Tensor) -> dict[str, torch.Tensor]:
     return {name: p.grad for name, p in net.named_parameters() if p.grad is not None}
 
 
-def in_a_process(rank: int, meeting: str, out: str) -> None:
-    dist.init_process_group(
-        "gloo", init_method=f"file://{meeting}", rank=rank, world_size=2, timeout=timedelta(60)
-    )
+def of_my_images(rank: int) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     net = make_net()
     if rank:  # a start of its own, which the first process's replaces
         nn.init.zeros_(net[0].weight)
     share_model(net)
-    found = gradients(net, images()[rank::2])
-    torch.save((found, net.state_dict()), f"{out}/{rank}.pt")
-    dist.destroy_process_group()
+    return gradients(net, images()[rank::2]), net.state_dict()
 
 
-def test_two_processes_give_the_gradients_and_statistics_of_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # A new process must find this file by a name, which a folder of tests isn't on the path for.
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    worker = import_module(Path(__file__).stem).in_a_process
-    mp.spawn(worker, (f"{tmp_path}/meeting", str(tmp_path)), nprocs=2)
+@needs_gloo
+def test_two_processes_give_the_gradients_and_statistics_of_one(tmp_path: Path) -> None:
+    returned = in_two_processes(of_my_images, tmp_path)
     net = make_net()
     expected = gradients(net, images())
-    for rank in (0, 1):
-        found, state = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+    for found, state in returned:
         for name, gradient in expected.items():
             torch.testing.assert_close(found[name], gradient, msg=name)
         for name, value in net.state_dict().items():

@@ -97,7 +97,7 @@ def test_without_a_file_and_ignored_are_told(capsys, whole, tmp_path):
     out = " ".join(run(capsys, "check", root, status=1).split())
     assert f"edge 1 (1 without a file, {share} of pixels ignored)" in out
     assert "0 (1 all ignored, 100.0% of pixels ignored)" in out
-    assert "look wrong as a whole: 1 val edge: edge: no pixel of the 1 labels" in out
+    assert f"look wrong as a whole: 1 val edge: {root}/edge: no pixel of the 1 labels" in out
 
 
 def test_problems_are_named_and_long_lists_cut(capsys, broken):

@@ -50,8 +50,10 @@ def test_labels_that_mislead_are_named(
     assert finding.serious == (what != "depth unit")
     with pytest.raises(AssertionError, match=said):
         raise AssertionError(str(finding))
-    if what == "depth unit":
-        assert finding.file == root / "depth" / "a.npy" and str(finding.file) in str(finding)
+    at = root / task / "a.npy" if what == "depth unit" else root / task
+    assert finding.file == at and str(at) in finding.message
+    cached = Cached(DenseFolder(root, "train", [task]))  # what training may hand over
+    assert inspect_labels(cached) == [finding]
     held = check_data(root, splits=["train"])
     assert [(problem.kind, problem.about) for problem in held.problems] == [("labels", task)]
     assert held.problems[0].reason == str(finding)
@@ -74,6 +76,15 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     (finding,) = inspect_labels(DenseFolder(root, "train", ["semseg"]))
     assert finding.what == "unreadable" and finding.serious
     assert "b.png holds class 31" in finding.message and "declares 2 classes" in finding.message
+
+
+def test_files_of_which_none_can_be_used_are_not_taken_for_missing_labels(tmp_path: Path) -> None:
+    root = folder(tmp_path, "semseg", np.resize(np.array([0, 1], np.uint8), (H, W)))
+    for path in (root / "images").iterdir():
+        path.write_bytes(b"none")
+    first, *rest = inspect_labels(DenseFolder(root, "train", ["semseg"]))
+    assert first.what == "no label" and first.serious and "none of the 3 items" in first.message
+    assert "a.png" in first.message and [each.what for each in rest] == ["unreadable"] * 3
 
 
 def test_an_undeclared_number_of_classes_is_noted(tmp_path: Path) -> None:

@@ -68,6 +68,7 @@ def test_without_a_network_the_error_is_one_line_with_a_way_out(tmp_path: Path) 
         timeout=300,
     )
     assert done.returncode == 2, done.stderr
+    assert "Retrying" not in done.stderr
     line = done.stderr.splitlines()[-1]
     assert line.startswith("error: the weights of pvt_v2_b0 can't be downloaded")
     assert "--weights FILE" in line and "Traceback" not in done.stderr

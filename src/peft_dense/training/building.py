@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from inspect import signature
@@ -165,6 +166,9 @@ def _download(name: str, options: Mapping[str, Any]) -> nn.Module:
             f"timm has no weights for {name}; pass --weights FILE, or another model."
         )
     build(name, options)  # what is wrong with the arguments isn't the network's fault
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # it tells each try again; the error below says it once
     try:
         return timm.create_model(name, pretrained=True, **options)
     except Exception as error:  # the hub's, its client's, the network's: no common base
@@ -173,6 +177,8 @@ def _download(name: str, options: Mapping[str, Any]) -> nn.Module:
             f"the weights of {name} can't be downloaded ({type(error).__name__}: {reason}). "
             "Without a network pass --weights FILE, a safetensors file fetched elsewhere."
         ) from error
+    finally:
+        logger.setLevel(level)
 
 
 def load_weights(net: nn.Module, path: Path) -> list[str]:

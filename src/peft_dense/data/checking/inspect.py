@@ -45,6 +45,9 @@ def inspect_labels(data: Any, limit: int = 200) -> list[Finding]:
                     tally.add(item[name], files.get(name))
         except (DataError, ShapeError) as error:  # noqa: PERF203
             found.append(Finding("", "unreadable", str(error)))
+    if looked and len(found) == looked:
+        reason = f"none of the {looked} items looked at can be used. The first: {found[0]}"
+        return [Finding("", "no label", reason), *found]
     for tally in tallies.values():
         found += tally.findings()
     return sorted(found, key=lambda finding: not finding.serious)

@@ -87,6 +87,7 @@ class Tally:
         self.seen = torch.zeros(size, dtype=torch.int64)
         self.low, self.high, self.towards = float("inf"), 0.0, 0
         self.doubt: tuple[str, Path | None] | None = None
+        self.folder: Path | None = None
 
     def add(self, label: Tensor, file: Path | None = None) -> bool:
         """Count one label, shaped as an item has it, and say whether any of it isn't ignored.
@@ -100,6 +101,7 @@ class Tally:
         """
         self.task.check_values(label[None])
         read, valid = self.task.read(label[None])
+        self.folder = self.folder or (file.parent if file else None)
         self.images += 1
         self.pixels += valid.numel()
         count = int(valid.sum())
@@ -129,20 +131,24 @@ class Tally:
     def findings(self) -> Iterator[Finding]:
         """Say what makes the labels look wrong as a whole."""
         name, all_of = self.task.name, f"{self.images} labels looked at"
+        where = self.folder or name
         if self.valid == 0:
             reason = f"no pixel of the {all_of} counts" if self.images else "there is no label"
             yield Finding(
                 name,
                 "no label",
-                f"{name}: {reason}, and nothing can be learned or scored. Add labels, or leave the "
-                f"task out. ({self.kind.ignore} marks a pixel without a label.)",
+                f"{where}: {reason}, and nothing can be learned or scored. Add labels, or leave "
+                f"the task out. ({self.kind.ignore} marks a pixel without a label.)",
+                self.folder,
             )
         elif self.kind.marks and not self.by_class[1]:
             yield Finding(
                 name,
                 "no positive",
-                f"{name}: none of the {all_of} marks a pixel; they hold 0, and 255 where ignored. "
-                "Expected 1 where marked, or masks of 0 and 255 alone in the whole folder.",
+                f"{where}: none of the {all_of} marks a pixel; they hold 0, and 255 where "
+                "ignored. Expected 1 where marked, or masks of 0 and 255 alone in the whole "
+                "folder.",
+                self.folder,
             )
         elif self.kind.name == "segmentation" and int((self.by_class > 0).sum()) == 1:
             yield self._one_class(all_of)
@@ -161,8 +167,9 @@ class Tally:
             yield Finding(
                 name,
                 "undeclared",
-                f"{name}: no names or number of classes; 0 to {last} are in the {all_of}. Declare "
-                f'them in classes.json: {{"{name}": [names]}} or {{"{name}": {last + 1}}}.',
+                f"{where}: no names or number of classes; 0 to {last} are in the {all_of}. "
+                f'Declare them in classes.json: {{"{name}": [names]}} or {{"{name}": {last + 1}}}.',
+                self.folder,
                 serious=False,
             )
 
@@ -172,9 +179,10 @@ class Tally:
         return Finding(
             name,
             "one class",
-            f"{name}: the {all_of} hold nothing but {self.name(only)} ({only}) where they aren't "
-            f"ignored ({self.kind.ignore}). Expected several classes; masks of 0 and 255 are a "
-            f"task of kind binary: {name}=binary.",
+            f"{self.folder or name}: the {all_of} hold nothing but {self.name(only)} ({only}) "
+            f"where they aren't ignored ({self.kind.ignore}). Expected several classes; "
+            f"masks of 0 and 255 are a task of kind binary: {name}=binary.",
+            self.folder,
         )
 
     def as_dict(self) -> dict[str, Any]:

@@ -17,8 +17,11 @@ from safetensors.torch import save_file
 pytest.importorskip("accelerate")
 pytest.importorskip("tensorboard")
 
+from small_run import make_trainer
+
 from peft_dense.errors import CheckpointError
 from peft_dense.training import Checkpoints, Recipe
+from peft_dense.training.folder_lock import FolderLock
 from peft_dense.training.log import Log
 from peft_dense.training.memory import peak_memory, reset_peak_memory
 from peft_dense.training.run_folder import (
@@ -112,7 +115,34 @@ def test_a_folder_under_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file" / "run"):
         with pytest.raises(CheckpointError, match="can't make the folder"):
-            open_run(folder, identify(Recipe(), {}), Checkpoints(folder / "states"))
+            FolderLock(folder).take()
+
+
+def test_a_folder_is_held_by_one_at_a_time(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    first, second = FolderLock(tmp_path / "run"), FolderLock(tmp_path / "run")
+    with second:  # nothing is held before it is taken
+        with first:
+            first.take()
+            with pytest.raises(CheckpointError, match=r"another process is training in .*run\."):
+                second.take()
+        second.take()
+    with first:
+        first.take()
+
+
+def test_a_run_holds_its_folder_while_it_trains(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    options = {"steps": 1, "batch": 2}
+    with FolderLock(tmp_path) as other:
+        other.take()
+        before = sorted(tmp_path.iterdir())
+        with pytest.raises(CheckpointError, match="another process is training in"):
+            make_trainer(tmp_path, restart=True, **options).fit()
+        assert sorted(tmp_path.iterdir()) == before
+    assert make_trainer(tmp_path, **options).fit()["steps"] == 1
+    with FolderLock(tmp_path) as other:  # a run that has ended leaves it
+        other.take()
 
 
 def test_what_differs_is_named_with_the_ways_out(tmp_path: Path) -> None:

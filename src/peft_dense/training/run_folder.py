@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from peft_dense.errors import CheckpointError
 from peft_dense.training.checkpoints import Checkpoints, write_whole
+from peft_dense.training.folder_lock import FolderLock
 from peft_dense.training.recipe import Recipe
 
 __all__ = [
@@ -111,14 +112,8 @@ def open_run(folder: Path, identity: Identity, states: Checkpoints) -> tuple[Any
     """Take a folder for a run; read its results, or else its newest state, if there are any.
 
     Raises:
-        CheckpointError: It is another run's, or can't be written.
+        CheckpointError: It is another run's.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CheckpointError(
-            f"can't make the folder {folder} ({error}); give a folder that can be made and written."
-        ) from error
     _check(folder, identity)
     write_whole(folder / _IDENTITY, json.dumps(identity, indent=1).encode())
     if (folder / RESULTS).is_file():
@@ -159,25 +154,31 @@ class Opened:
 
 
 def open_on_all(
-    folder: Path, identity: Identity, states: Checkpoints, restart: bool, accelerator: Accelerator
+    lock: FolderLock,
+    identity: Identity,
+    states: Checkpoints,
+    restart: bool,
+    accelerator: Accelerator,
 ) -> Opened:
     """Take a folder for a run, and tell all processes what it holds.
 
     The first process looks for all: the others may have no view of the folder.
 
     Args:
-        folder: The run's.
+        lock: Of the run's folder; the first process takes it.
         identity: What it is a run of.
         states: Those in the folder.
         restart: Whether what is there is dropped first.
         accelerator: The processes.
 
     Raises:
-        CheckpointError: As for `open_run`, in every process.
+        CheckpointError: As for `FolderLock.take` and `open_run`, in every process.
     """
+    folder = lock.folder
     found: list[Any] = [None, None]
     if accelerator.is_main_process:
         try:
+            lock.take()
             if restart:
                 clear_run(folder)
             results, state = open_run(folder, identity, states)

@@ -26,6 +26,7 @@ from peft_dense.training.batches import load_batches
 from peft_dense.training.best import quality
 from peft_dense.training.checkpoints import Checkpoints, write_whole
 from peft_dense.training.evaluation import evaluate
+from peft_dense.training.folder_lock import FolderLock
 from peft_dense.training.launcher import check_launcher, make_accelerator
 from peft_dense.training.learner import Learner
 from peft_dense.training.log import Log
@@ -137,13 +138,16 @@ class Trainer:
         """Train to the end, from wherever the folder is; give what results.json holds.
 
         Raises:
-            CheckpointError: The folder holds another run, or can't be written.
+            CheckpointError: The folder holds another run, can't be written, or another process
+                trains in it.
             DataError: A file can't be read, without ``skip_bad``.
             HyperparameterError: The loss isn't finite.
             Stopped: A signal came; the state is kept.
         """
-        if done := self._open():
-            return done
+        with FolderLock(self.out) as lock:
+            return self._open(lock) or self._fit()
+
+    def _fit(self) -> Result:
         self._look_at_labels()
         main, now = self.accelerator.is_main_process, self.progress
         reset_peak_memory(self.accelerator.device)
@@ -267,9 +271,9 @@ class Trainer:
 
     # ------------------------------------------------------------------ what is kept
 
-    def _open(self) -> Result | None:
+    def _open(self, lock: FolderLock) -> Result | None:
         """Go to the newest state; of a finished run give the results, and the model its weights."""
-        opened = open_on_all(self.out, self.identity, self.states, self.restart, self.accelerator)
+        opened = open_on_all(lock, self.identity, self.states, self.restart, self.accelerator)
         self.restart = False
         if opened.state:
             self.learner.restore(opened.state[1])

@@ -56,7 +56,7 @@ class Cached(Dataset[Item]):
         self.source: Any = source if source is not None else items
         if not hasattr(self.source, "__getitem__"):
             self.source = None
-        for name in ("tasks", "classes", "kinds", "ids", "split", "declared"):
+        for name in ("tasks", "classes", "kinds", "ids", "split", "declared", "white"):
             if hasattr(self.source, name):
                 setattr(self, name, getattr(self.source, name))
         self.items: list[dict[str, Any]] = []

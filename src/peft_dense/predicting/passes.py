@@ -12,7 +12,7 @@ from peft_dense.data.transforms import flip
 from peft_dense.dense import DenseModel
 from peft_dense.tasks import Task
 
-__all__ = ["averaged_maps", "normalise", "raw_maps", "undisturbed"]
+__all__ = ["averaged_maps", "normalise", "raw_maps", "undisturbed", "votes"]
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, as timm's default
 
@@ -117,10 +117,14 @@ def averaged_maps(
     """
     names = tuple(tasks)
     seen = raw_maps(model, images, names, bf16=bf16)
-    seen = {name: tasks[name].votes(each) for name, each in seen.items()}
     if not mirrored:
         return seen
     other = raw_maps(model, images.flip(-1), names, bf16=bf16)
     kinds = {name: task.labels for name, task in tasks.items()}
-    back = flip({**{n: tasks[n].votes(o) for n, o in other.items()}, "meta": {"kinds": kinds}})
-    return {name: (seen[name] + back[name]) / 2 for name in names}
+    back = flip({**votes(tasks, other), "meta": {"kinds": kinds}})
+    return {name: (each + back[name]) / 2 for name, each in votes(tasks, seen).items()}
+
+
+def votes(tasks: Mapping[str, Task], maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give maps in the form whose mean over several views is taken (`Task.votes`)."""
+    return {name: tasks[name].votes(each) for name, each in maps.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -24,7 +25,7 @@ from peft_dense.predicting.memory import (
     memory_errors,
     needed_memory,
 )
-from peft_dense.predicting.passes import averaged_maps
+from peft_dense.predicting.passes import averaged_maps, votes
 from peft_dense.predicting.prediction import Prediction
 from peft_dense.predicting.preparing import check_channels, prepare
 from peft_dense.predicting.sources import Images, Source, find_images
@@ -249,7 +250,9 @@ def _pass(how: _How, images: Sequence[_Shown]) -> list[Prediction]:
             raw = how.see(shown)
         else:
             (image,) = shown
-            seen = slide(image, how.window, how.overlap, how.batch, how.see)
+            seen = slide(
+                image, how.window, how.overlap, how.batch, how.see, partial(votes, how.tasks)
+            )
             raw = {name: maps[None] for name, maps in seen.items()}
     if how.device.type == "cuda":
         torch.cuda.synchronize(how.device)

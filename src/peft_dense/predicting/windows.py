@@ -84,6 +84,7 @@ def slide(
     overlap: float,
     batch: int,
     see: Callable[[Tensor], Mapping[str, Tensor]],
+    votes: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]],
 ) -> dict[str, Tensor]:
     """Look at an image through windows, and give their weighted mean.
 
@@ -95,7 +96,9 @@ def slide(
         window: Height and width.
         overlap: The share of a window that the next one sees again, at least.
         batch: Windows at a time.
-        see: Gives maps ``(B, out, *window)`` of ``(B, C, *window)``.
+        see: Gives maps ``(B, out, *window)`` of ``(B, C, *window)``, of which means are taken
+            unless one window sees all.
+        votes: Brings them into a form whose mean makes sense.
 
     Shape:
         ``(C, H, W) ->`` per map ``(out, H, W)``
@@ -110,7 +113,7 @@ def slide(
     for start in range(0, len(tiles), batch):
         part = tiles[start : start + batch]
         seen = see(torch.stack([image[:, rows, columns] for rows, columns, _ in part]))
-        for name, maps in seen.items():
+        for name, maps in (votes(seen) if len(tiles) > 1 else seen).items():
             if name not in sums:
                 sums[name] = maps.new_zeros((maps.shape[1], *size))
             for (rows, columns, weight), each in zip(part, maps, strict=True):

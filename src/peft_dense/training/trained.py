@@ -95,8 +95,7 @@ def load_run(
     setup = _with_weights(run, setup, weights)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)  # of a backbone at random weights
-        net = build_backbone(setup)
-    model = DenseModel.load(run / which, net).to(device).eval()
+        model = DenseModel.load(run / which, build_backbone(setup)).to(device).eval()
     return TrainedRun(
         folder=run,
         model=model,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def test_label_maps_are_read_back_as_labels(tmp_path: Path) -> None:
     one = found("deep/a")
     files = save_prediction(one, tmp_path)
     assert all(file.is_file() for file in files)
-    assert not [file for file in tmp_path.rglob(".*")], "what was staged is gone"
+    assert not list(tmp_path.rglob(".*")), "what was staged is gone"
     for name in ("semseg", "places", "many"):
         label = read_label(tmp_path / name / "deep/a.png", TASKS[name].labels)
         assert torch.equal(label, one.labels[name].long())
@@ -88,7 +89,7 @@ def test_a_contact_sheet_is_spread_over_all_and_holds_few() -> None:
         sheet.add(found(str(number), 20 + number % 3, 30))
         assert len(sheet._kept) <= 8
     names = [int(note.split()[0]) for note, _ in sheet._kept]
-    gaps = {b - a for a, b in zip(names, names[1:], strict=False)}
+    gaps = {b - a for a, b in itertools.pairwise(names)}
     assert names[0] == 0 and names[-1] >= 40 and len(gaps) == 1
     drawn = sheet.draw()
     assert drawn is not None and np.asarray(drawn).std() > 10

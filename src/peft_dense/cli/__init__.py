@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from peft_dense._version import __version__
 from peft_dense.cli.data import add_data
+from peft_dense.cli.demo import add_demo
 from peft_dense.cli.evaluate import add_evaluate
 from peft_dense.cli.explain import add_explain
 from peft_dense.cli.methods import add_methods
@@ -58,4 +59,5 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     add_train(commands, given, chosen=chosen == "train")
     add_evaluate(commands, chosen=chosen == "evaluate")
     add_predict(commands, chosen=chosen == "predict")
+    add_demo(commands, chosen=chosen == "demo")
     return parser

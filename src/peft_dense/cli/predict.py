@@ -64,7 +64,9 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("folder", type=Path, metavar="RUN", help="the folder that training a method left")
     add("--which", choices=("best", "last"), default="best", help="which of the run's models")
-    add("--weights", type=Path, help="the backbone's weights, where they have moved")
+    add(
+        "--weights", type=Path, metavar="FILE", help="the backbone's weights, where they have moved"
+    )
     add("--device", help="such as cpu or cuda:1; by default a GPU where there is one")
     add("--cpu", action="store_true", help="the same as --device cpu")
 
@@ -133,10 +135,14 @@ def _run(arguments: argparse.Namespace) -> tuple[int, str]:
         **chosen,
     )
     sheet, number, seconds = ContactSheet(arguments.rows), 0, 0.0
-    for found in predictions:
-        save_prediction(found, out, pictures=not arguments.no_pictures)
-        sheet.add(found)
-        number, seconds = number + 1, seconds + found.seconds
+    try:
+        for found in predictions:
+            save_prediction(found, out, pictures=not arguments.no_pictures)
+            sheet.add(found)
+            number, seconds = number + 1, seconds + found.seconds
+    except KeyboardInterrupt:
+        say(f"stopped by SIGINT; what was written of {number} images is whole, in {out}")
+        return 130, ""
     drawn = None if arguments.no_pictures else sheet.draw()
     if drawn is not None:
         write_picture(drawn, out / SHEET)

@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from peft_dense.errors import HyperparameterError, MissingPackageError, PeftDenseError
-from peft_dense.predicting.painting import Tile, titled_row
+from peft_dense.predicting.painting import Tile, titled_tiles
 from peft_dense.predicting.prediction import Prediction
 
 __all__ = ["build_page", "serve"]
@@ -157,4 +157,4 @@ def _paint(found: Prediction, view: str, opacity: float) -> list[Image.Image]:
     for name, task in found.tasks.items():
         one = found.overlay(name, opacity, _LONGEST) if over else found.map(name, _LONGEST)
         tiles.append((name, one, task, found.labels[name]))
-    return [titled_row([tile], over) for tile in tiles]
+    return [titled_tiles([tile], over) for tile in tiles]

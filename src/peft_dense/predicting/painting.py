@@ -26,7 +26,7 @@ __all__ = [
     "painted",
     "pixels_by_class",
     "shown",
-    "titled_row",
+    "titled_tiles",
 ]
 
 Colour = tuple[int, int, int]
@@ -36,6 +36,7 @@ Tile = tuple[str, Image.Image, Task | None, Tensor | None]
 INK, FAINT = (20, 20, 20), (110, 110, 110)
 
 _GAP, _TITLE, _LINE, _TEXT, _ENTRY = 8, 20, 16, 12, 118
+_WIDE = 2000  # of a row of tiles, in pixels
 _CLEAR = ("background", "none", "null", "void", "unlabelled", "unlabeled", "other", "ignore")
 _MARK = torch.tensor([255.0, 60.0, 40.0])  # what is marked, over an image
 
@@ -154,14 +155,25 @@ def legend_height(entries: int, width: int) -> int:
 # ---------------------------------------------------------------------- rows
 
 
-def titled_row(tiles: Sequence[Tile], laid_over: bool = False) -> Image.Image:
-    """Lay out tiles in a row: a title over each, under it what its colours mean.
+def titled_tiles(tiles: Sequence[Tile], laid_over: bool = False) -> Image.Image:
+    """Lay out tiles in rows: a title over each, under it what its colours mean.
 
     Args:
         tiles: The tiles.
         laid_over: Whether they lie over the image.
     """
     cell = max(_ENTRY, *(tile.width for _, tile, _, _ in tiles))
+    across = min(len(tiles), max(1, _WIDE // (cell + _GAP)))
+    across = -(-len(tiles) // -(-len(tiles) // across))  # rows of one length
+    rows = [tiles[start : start + across] for start in range(0, len(tiles), across)]
+    drawn = [_row(row, cell, laid_over) for row in rows]
+    sheet = Image.new("RGB", (drawn[0].width, sum(each.height for each in drawn)), "white")
+    for index, each in enumerate(drawn):
+        sheet.paste(each, (0, sum(above.height for above in drawn[:index])))
+    return sheet
+
+
+def _row(tiles: Sequence[Tile], cell: int, laid_over: bool) -> Image.Image:
     entries = [
         legend(task, pixels_by_class(task, label), laid_over)
         if task is not None and label is not None
@@ -171,14 +183,14 @@ def titled_row(tiles: Sequence[Tile], laid_over: bool = False) -> Image.Image:
     tall = max(tile.height for _, tile, _, _ in tiles)
     below = max(legend_height(len(each), cell) for each in entries)
     size = (len(tiles) * (cell + _GAP) + _GAP, _TITLE + tall + below + 3 * _GAP)
-    sheet = Image.new("RGB", size, "white")
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(_TEXT + 1)
+    row = Image.new("RGB", size, "white")
+    pen, font = ImageDraw.Draw(row), ImageFont.load_default(_TEXT + 1)
     for index, (title, tile, _, _) in enumerate(tiles):
         x = _GAP + index * (cell + _GAP)
         pen.text((x, _GAP // 2), title, INK, font)
-        sheet.paste(tile, (x, _TITLE))
+        row.paste(tile, (x, _TITLE))
         draw_legend(pen, entries[index], (x, _TITLE + tall + _GAP), cell)
-    return sheet
+    return row
 
 
 # ---------------------------------------------------------------------- sizes and numbers

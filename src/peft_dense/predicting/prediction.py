@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from peft_dense.predicting.painting import Tile, over, painted, shown, titled_row
+from peft_dense.predicting.painting import Tile, over, painted, shown, titled_tiles
 from peft_dense.tasks import Task
 
 __all__ = ["Prediction"]
@@ -72,7 +72,7 @@ class Prediction:
         return over(self.image, self.tasks[task], self.labels[task], opacity, longest)
 
     def side_by_side(self, opacity: float | None = None, longest: int = 480) -> Image.Image:
-        """Lay out the image and all tasks in a row, with the meaning of their colours.
+        """Lay out the image and all tasks side by side, with the meaning of their colours.
 
         Args:
             opacity: Paint the tasks over the image; by default on their own.
@@ -84,7 +84,7 @@ class Prediction:
                 self.map(name, longest) if opacity is None else self.overlay(name, opacity, longest)
             )
             tiles.append((name, tile, task, self.labels[name]))
-        return titled_row(tiles, laid_over=opacity is not None)
+        return titled_tiles(tiles, laid_over=opacity is not None)
 
     def is_finite(self) -> bool:
         """Whether no label map holds NaN or infinity."""

@@ -64,14 +64,16 @@ class ContactSheet:
         rows = [self._kept[index * len(self._kept) // number] for index in range(number)]
         cell = max(_SIDE, *(each.width for _, row in rows for each in row))
         block = (1 + len(self._tasks)) * (cell + _GAP)
-        step = max(each.height for _, row in rows for each in row) + _LINE + _GAP
-        columns = max(1, min(len(rows), round(math.sqrt(1.3 * len(rows) * step / block))))
+        steps = [max(each.height for each in row) + _LINE + _GAP for _, row in rows]
+        columns = max(1, min(len(rows), round(math.sqrt(1.3 * sum(steps) / block))))
         deep = -(-len(rows) // columns)
         columns = -(-len(rows) // deep)
-        body = Image.new("RGB", (columns * block + _GAP, _LINE + _GAP + deep * step), "white")
+        tall = max(sum(steps[start : start + deep]) for start in range(0, len(rows), deep))
+        body = Image.new("RGB", (columns * block + _GAP, _LINE + _GAP + tall), "white")
         for index, row in enumerate(rows):
-            across, down = divmod(index, deep)
-            self._draw_row(body, row, _GAP + across * block, _LINE + _GAP + down * step, cell)
+            across = index // deep
+            above = sum(steps[across * deep : index])
+            self._draw_row(body, row, _GAP + across * block, _LINE + _GAP + above, cell)
         self._draw_titles(body, columns, block, cell)
         return self._with_legends(body)
 

@@ -28,10 +28,10 @@ from tqdm import tqdm
 
 from peft_dense.cli.output import exit_status
 from peft_dense.data import Scenes, collate
+from peft_dense.predicting import normalise
 from peft_dense.tasks import task
 from peft_dense.training import add_options, make_backbone, make_model, read_options
 from peft_dense.training.building import named_methods
-from peft_dense.training.evaluation import normalise
 from peft_dense.training.learner import Learner
 from peft_dense.training.step import rounded_products
 

@@ -21,9 +21,10 @@ FLOORS = {
     3: {"methods", "heads", "tasks", "ownership"},
     4: {"adapted", "counting", "dense", "explaining", "folders", "injection", "surgery"},
     5: {"conflict", "data"},
-    6: {"training"},
-    7: {"cli"},
-    8: {"peft_dense", "__main__"},
+    6: {"predicting"},
+    7: {"training"},
+    8: {"cli"},
+    9: {"peft_dense", "__main__"},
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
 OPEN_FLOORS = (0, 4)

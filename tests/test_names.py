@@ -46,6 +46,7 @@ def test_the_shop_window():
         "__version__",
         "inject",
         "methods",
+        "predict",
         "register_family",
     }
     assert all(hasattr(peft_dense, name) for name in peft_dense.__all__)

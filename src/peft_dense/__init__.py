@@ -15,6 +15,7 @@ from peft_dense.nn import (
     LayerwiseScalingKernel,
     VMTAdapter,
 )
+from peft_dense.predicting import predict
 
 if TYPE_CHECKING:
     # The package is callable: ``peft_dense.methods`` is a module and a function at once.
@@ -33,5 +34,6 @@ __all__ = [
     "__version__",
     "inject",
     "methods",
+    "predict",
     "register_family",
 ]

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from peft_dense.predicting import normalise
 from peft_dense.tasks import task
 from peft_dense.training import Recipe, evaluate
-from peft_dense.training.evaluation import normalise
 
 
 class Fixed(nn.Module):

@@ -16,9 +16,9 @@ pytest.importorskip("tensorboard")
 from peft_dense import DenseModel, inject
 from peft_dense.data import Resize, Scenes
 from peft_dense.errors import DataError
+from peft_dense.predicting import normalise
 from peft_dense.tasks import task
 from peft_dense.training import evaluate, predict
-from peft_dense.training.evaluation import normalise
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 KNOWN = {name: task(name) for name in ("sal", "depth")}

@@ -143,19 +143,27 @@ class BackboneInfo:
                 f"images have dtype {x.dtype}; expected floating point. Convert with "
                 "x.float() / 255 and normalise as the backbone was trained."
             )
-        height, width = int(x.shape[-2]), int(x.shape[-1])
-        if (height, width) == self.probed_size:
+        self.check_size(int(x.shape[-2]), int(x.shape[-1]))
+
+    def nearest_size(self, height: int, width: int) -> tuple[int, int]:
+        """Give the nearest height and width that the stages can divide."""
+        if (height, width) == self.probed_size or self.multiple is None:
+            return self.probed_size
+        step = self.multiple
+        return (
+            max(1, (height + step // 2) // step) * step,
+            max(1, (width + step // 2) // step) * step,
+        )
+
+    def check_size(self, height: int, width: int) -> None:
+        """Check that the stages can divide images of a size.
+
+        Raises:
+            ImageSizeError: They can't; the nearest size that works is named.
+        """
+        near = self.nearest_size(height, width)
+        if near == (height, width):
             return
-        if self.multiple is None:
-            near = self.probed_size
-        elif height % self.multiple == 0 and width % self.multiple == 0:
-            return
-        else:
-            step = self.multiple
-            near = (
-                max(1, (height + step // 2) // step) * step,
-                max(1, (width + step // 2) // step) * step,
-            )
         rule = (
             f"takes only {near[0]}x{near[1]}"
             if self.multiple is None

@@ -1,4 +1,4 @@
-"""The command line: list, count and explain methods, make and check data, train and evaluate.
+"""The command line: list, count and explain methods, make and check data, train and predict.
 
 One file a command; `main` gives it the arguments and turns errors into one line.
 """
@@ -11,11 +11,13 @@ from collections.abc import Sequence
 
 from peft_dense._version import __version__
 from peft_dense.cli.data import add_data
+from peft_dense.cli.demo import add_demo
 from peft_dense.cli.evaluate import add_evaluate
 from peft_dense.cli.explain import add_explain
 from peft_dense.cli.methods import add_methods
 from peft_dense.cli.output import exit_status
 from peft_dense.cli.params import add_params
+from peft_dense.cli.predict import add_predict
 from peft_dense.cli.train import add_train
 
 __all__ = ["main"]
@@ -24,8 +26,8 @@ __all__ = ["main"]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0, or 2 after an error.
 
-    ``data check`` returns 1 where it finds problems; ``train``, stopped by a signal, ends with 130
-    or 143.
+    ``data check`` returns 1 where it finds problems, and ``predict`` where it left images out;
+    ``train``, stopped by a signal, ends with 130 or 143.
 
     Example:
         >>> main(["params", "pvt_v2_b0", "--method", "vmt_lihgt"])
@@ -56,4 +58,6 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     chosen = next((word for word in given if not word.startswith("-")), "")
     add_train(commands, given, chosen=chosen == "train")
     add_evaluate(commands, chosen=chosen == "evaluate")
+    add_predict(commands, chosen=chosen == "predict")
+    add_demo(commands, chosen=chosen == "demo")
     return parser

@@ -14,6 +14,9 @@ from peft_dense.errors import DataError
 
 __all__ = ["Cached"]
 
+_KEPT_NAMES = ("tasks", "classes", "kinds", "ids", "split", "declared", "files", "white")
+"""What a data set says of itself, which holds of the cached one too."""
+
 
 class Cached(Dataset[Item]):
     """Read every item once and keep it in memory; the transform runs anew on each access.
@@ -56,7 +59,7 @@ class Cached(Dataset[Item]):
         self.source: Any = source if source is not None else items
         if not hasattr(self.source, "__getitem__"):
             self.source = None
-        for name in ("tasks", "classes", "kinds", "ids", "split", "declared", "files"):
+        for name in _KEPT_NAMES:
             if hasattr(self.source, name):
                 setattr(self, name, getattr(self.source, name))
         self.items: list[dict[str, Any]] = []

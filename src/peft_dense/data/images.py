@@ -26,7 +26,7 @@ from torch import Tensor
 from peft_dense.data.labels import Array, unreadable
 from peft_dense.errors import DataError, MissingFileError
 
-__all__ = ["IMAGES", "Picture", "read_head", "read_image", "read_picture", "turned"]
+__all__ = ["IMAGES", "Picture", "as_picture", "read_head", "read_image", "read_picture", "turned"]
 
 IMAGES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".npy")
 """What names of image files end in, in lower case."""
@@ -101,7 +101,41 @@ def read_picture(
         raise MissingFileError(f"can't read {path}: there is no such file.") from error
     except Exception as error:  # a damaged file makes Pillow and NumPy raise nearly anything
         array, size, orientation = _bands(path, error), None, 1
-    pixels = _scaled(array, white, path)
+    return _picture(array, white, path, size, orientation)
+
+
+def as_picture(given: Image.Image | Array, name: str, *, white: float = 65535) -> Picture:
+    """Take an image that is in memory as a file of it would be read.
+
+    Args:
+        given: A Pillow image, or an array (H, W) or (H, W, C).
+        name: What it is called in errors.
+        white: What white is in images of 16 bits.
+
+    Raises:
+        DataError: If it can't be an image.
+
+    Example:
+        >>> as_picture(np.zeros((4, 6, 3), np.uint8), "black").size
+        (4, 6)
+    """
+    if not isinstance(given, Image.Image):
+        return _picture(given, white, name)
+    try:
+        array, size, orientation = _pixels(given, True)
+    except Exception as error:  # a file that was opened, and is damaged further on
+        raise unreadable(Path(name), error) from error
+    return _picture(array, white, name, size, orientation)
+
+
+def _picture(
+    array: Array,
+    white: float,
+    name: Path | str,
+    size: tuple[int, int] | None = None,
+    orientation: int = 1,
+) -> Picture:
+    pixels = _scaled(array, white, name)
     whole = size or pixels.shape[:2]
     channels_first = np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
     return Picture(torch.from_numpy(channels_first), (whole[0], whole[1]), orientation)
@@ -154,19 +188,25 @@ def _open(
 ) -> tuple[Array, tuple[int, int], int]:
     """Give pixels, the size as shown and the orientation."""
     with Image.open(path) as image:
-        orientation = _orientation(image) if turn else 1
-        swapped = orientation in _SWAPS
-        size = (image.width, image.height) if swapped else (image.height, image.width)
-        if smallest is not None and image.format == "JPEG":
-            needed = smallest if swapped else smallest[::-1]
-            if math.prod(needed):
-                image.draft("RGB", (needed[0], needed[1]))
-        if getattr(image, "n_frames", 1) > 1 and image.format == "TIFF":
-            pixels = _pages(image)
-        elif image.mode in (*_DEEP, "F"):
-            pixels = np.repeat(np.asarray(image)[..., None], 3, axis=-1)
-        else:
-            pixels = np.array(image.convert("RGB"))
+        return _pixels(image, turn, smallest)
+
+
+def _pixels(
+    image: Image.Image, turn: bool, smallest: Sequence[int] | None = None
+) -> tuple[Array, tuple[int, int], int]:
+    orientation = _orientation(image) if turn else 1
+    swapped = orientation in _SWAPS
+    size = (image.width, image.height) if swapped else (image.height, image.width)
+    if smallest is not None and image.format == "JPEG":
+        needed = smallest if swapped else smallest[::-1]
+        if math.prod(needed):
+            image.draft("RGB", (needed[0], needed[1]))
+    if getattr(image, "n_frames", 1) > 1 and image.format == "TIFF":
+        pixels = _pages(image)
+    elif image.mode in (*_DEEP, "F"):
+        pixels = np.repeat(np.asarray(image)[..., None], 3, axis=-1)
+    else:
+        pixels = np.array(image.convert("RGB"))
     return turned(pixels, orientation), size, orientation
 
 
@@ -210,7 +250,7 @@ def _orientation(image: Image.Image) -> int:
     return found if found in range(1, 9) else 1
 
 
-def _scaled(array: Array, white: float, path: Path) -> Array:
+def _scaled(array: Array, white: float, path: Path | str) -> Array:
     """Give bytes as they are, and anything else as float32 in 0..1, ``(H, W, C)``."""
     if array.ndim == 2:
         array = array[..., None]
@@ -227,6 +267,6 @@ def _scaled(array: Array, white: float, path: Path) -> Array:
         at = f"white at {white:g}" if whole else "floats in 0..1"
         raise DataError(
             f"{path} holds {scaled.min():g} to {scaled.max():g} with {at}; expected 0 to 1. Pass "
-            "the data set white=..., the value of white in its 16-bit images, or save it scaled."
+            "white=..., the value of white in 16-bit images, or scale it."
         )
     return scaled

@@ -241,6 +241,14 @@ class Task(ABC):
     def meter(self) -> Meter:
         """Make an empty meter of the task's metrics."""
 
+    def votes(self, prediction: Tensor) -> Tensor:
+        """Give predictions in a form whose mean over several views is a prediction.
+
+        Shape:
+            ``(B, channels, H, W) -> (B, channels, H, W)``
+        """
+        return prediction
+
     @abstractmethod
     def decide(self, prediction: Tensor) -> Tensor:
         """Turn ``(B, channels, H, W)`` predictions into what labels look like."""

@@ -77,6 +77,10 @@ class Normals(Task):
         """Make a meter of ``mErr``, ``rmse`` and ``within_*``."""
         return NormalsMeter(self)
 
+    def votes(self, prediction: Tensor) -> Tensor:
+        """Scale predictions to unit length, so that a long one doesn't outweigh others."""
+        return F.normalize(prediction, dim=1)
+
     def decide(self, prediction: Tensor) -> Tensor:
         """Scale predictions to unit length."""
         return F.normalize(prediction, dim=1)

@@ -31,11 +31,13 @@ from peft_dense.heads import head as find_head
 from peft_dense.injection import inject
 from peft_dense.methods import method as find_method
 from peft_dense.methods import methods
+from peft_dense.predicting import to_size
 from peft_dense.tasks import Task, tasks
 from peft_dense.training.recipe import Recipe
 from peft_dense.training.setup import DEMO_BACKBONE, Setup
 
 __all__ = [
+    "build_backbone",
     "check_setup",
     "load_weights",
     "make_backbone",
@@ -69,7 +71,7 @@ def make_data(setup: Setup, recipe: Recipe) -> tuple[dict[str, Task], Any, Any]:
             colour=setup.colour,
             as_bytes=True,
         ),
-        "val": data.Compose(data.Resize(setup.image_size), data.Pack()),
+        "val": to_size(setup.image_size),
     }
     of_pascal = setup.own_data and data.layout_of(setup.data) == "pascal"
     if setup.protocol != "atrc" and not of_pascal:
@@ -102,15 +104,26 @@ def make_data(setup: Setup, recipe: Recipe) -> tuple[dict[str, Task], Any, Any]:
 
 
 def make_backbone(setup: Setup) -> nn.Module:
-    """Build the backbone, with its weights and its window.
+    """Build the backbone to be trained on, with its weights and its window.
 
     Raises:
         CheckpointError: The weights are another backbone's, can't be read or can't be downloaded.
+        DataError: There is no such data.
         HyperparameterError: It would stay at random weights on somebody's own data, and nobody
             said so.
         UnsupportedModelError: It can't be built so, or has no such weights or window.
     """
     check_setup(setup)
+    return build_backbone(setup)
+
+
+def build_backbone(setup: Setup) -> nn.Module:
+    """Build the backbone that was trained on, wherever the data are.
+
+    Raises:
+        CheckpointError: The weights are another backbone's, can't be read or can't be downloaded.
+        UnsupportedModelError: It can't be built so, or has no such weights or window.
+    """
     options = setup.backbone_args
     if options is None:
         options = _DEMO_ARGUMENTS if setup.backbone == DEMO_BACKBONE else {}

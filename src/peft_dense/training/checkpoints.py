@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import uuid
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, BinaryIO
 import torch
 
 from peft_dense.errors import CheckpointError
+from peft_dense.keeping.whole import put_whole
 
 __all__ = ["Checkpoints", "write_whole"]
 
@@ -101,22 +101,14 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def _stage(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Have a file written beside its place, and move it there once it is on the disk."""
-    staged = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    """Have a file written whole, with what to do where it can't be."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with staged.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(staged, path)
+        put_whole(path, write)
     except (OSError, RuntimeError) as error:  # torch.save gives a writer's error another class
         raise CheckpointError(
             f"can't write {path} ({error}); what was there before is whole. Make room, and start "
             "the same command again: it goes on from there."
         ) from error
-    finally:
-        staged.unlink(missing_ok=True)
 
 
 class _Digesting:

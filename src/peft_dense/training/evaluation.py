@@ -2,72 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import torch
 from accelerate import Accelerator
-from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
 from peft_dense.data import on_device
 from peft_dense.dense import DenseModel
+from peft_dense.predicting import raw_maps
 from peft_dense.tasks import Task
 from peft_dense.tasks.meter import Meter
 from peft_dense.training.batches import Draws, load
 
-__all__ = ["evaluate", "normalise", "predict"]
-
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, as timm's default
-
-
-def normalise(model: DenseModel, images: Tensor) -> Tensor:
-    """Shift and scale images in 0..1 as the backbone was pretrained, on the model's device.
-
-    Mean and deviation are those of timm's ``pretrained_cfg``, where the backbone has it, else
-    ImageNet's; where images have another number of channels than these, their average.
-
-    Shape:
-        ``(B, C, H, W) -> (B, C, H, W)``
-    """
-    about = getattr(model.encoder.eject(), "pretrained_cfg", None) or {}
-    images = images.to(next(model.parameters()).device, non_blocking=True)
-    mean, std = (
-        _per_channel(about.get(name) or default, images)
-        for name, default in (("mean", _MEAN), ("std", _STD))
-    )
-    return (images - mean) / std
-
-
-def _per_channel(values: Sequence[float], images: Tensor) -> Tensor:
-    """Give one value per channel; channels that aren't those of the values get their mean."""
-    channels = images.shape[1]
-    if len(values) != channels:
-        values = [sum(values) / len(values)] * channels
-    return torch.tensor(values, device=images.device)[:, None, None]
-
-
-@torch.no_grad()
-def predict(
-    model: DenseModel,
-    images: Tensor,
-    tasks: Sequence[str] | None = None,
-    *,
-    bf16: bool = False,
-) -> dict[str, Tensor]:
-    """Predict ``tasks`` (all if None) of images in 0..1, in evaluation mode; ``bf16`` autocasts.
-
-    Shape:
-        ``(B, 3, H, W) ->`` per task ``(B, out, H, W)`` float32
-    """
-    training = model.training
-    model.eval()
-    images = normalise(model, images)
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
-        predictions = model(images, tasks)
-    model.train(training)
-    return {name: prediction.float() for name, prediction in predictions.items()}
+__all__ = ["evaluate"]
 
 
 def evaluate(
@@ -120,7 +69,7 @@ def evaluate(
         if skipped is not None:
             skipped |= {about["skipped"] for about in examples["meta"] if "skipped" in about}
         examples = on_device(examples, device)
-        for name, prediction in predict(model, examples["image"], names, bf16=bf16).items():
+        for name, prediction in raw_maps(model, examples["image"], names, bf16=bf16).items():
             target = examples[name]
             size = target.shape[-2:]
             if prediction.shape[-2:] != size:

@@ -11,9 +11,9 @@ from torch.nn.functional import pad
 
 from peft_dense.data import collate, on_device
 from peft_dense.dense import DenseModel
+from peft_dense.predicting import raw_maps
 from peft_dense.tasks import Task
 from peft_dense.training.batches import Draws
-from peft_dense.training.evaluation import predict
 
 __all__ = ["picture"]
 
@@ -40,7 +40,7 @@ def picture(
     rows = min(rows, len(data))
     draws = Draws(data, 0, skip_bad)
     batch = on_device(collate([draws[0, i * len(data) // rows] for i in range(rows)]), "cpu")
-    found = {k: v.cpu() for k, v in predict(model, batch["image"], bf16=bf16).items()}
+    found = {k: v.cpu() for k, v in raw_maps(model, batch["image"], bf16=bf16).items()}
     strips = []
     for index, image in enumerate(batch["image"]):
         cells = [(image.movedim(0, -1) * 255).byte()]

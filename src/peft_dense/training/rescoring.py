@@ -14,6 +14,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 
 from peft_dense import data
 from peft_dense.dense import DenseModel
+from peft_dense.errors import CheckpointError
 from peft_dense.tasks import BoundaryMeter
 from peft_dense.training.building import make_backbone, make_data
 from peft_dense.training.checkpoints import write_whole
@@ -66,7 +67,7 @@ def setup_of(run: Path, place: str | None = None) -> tuple[Setup, Recipe]:
         place: Where its data are now, if they have moved.
 
     Raises:
-        CheckpointError: It isn't a run.
+        CheckpointError: It isn't a run, or a script's that has a backbone of its own.
     """
     identity = read_identity(run)
     about, recipe = identity["about"], identity["recipe"]
@@ -76,7 +77,13 @@ def setup_of(run: Path, place: str | None = None) -> tuple[Setup, Recipe]:
         for name, value in about.items()
         if name in known
     }
-    weights = Path(chosen["weights"]) if chosen["weights"] else None
+    weights = Path(chosen["weights"]) if chosen.get("weights") else None
+    if "backbone" not in chosen:
+        raise CheckpointError(
+            f"{run} was trained by a script of its own, which alone knows the backbone. Build the "
+            "model there (DenseModel.load) and pass it to peft_dense.predict or "
+            "peft_dense.training.evaluate."
+        )
     chosen |= {"weights": weights, "data": place or chosen["data"], "cache": 0}
     return Setup(**chosen), Recipe(**recipe)
 

@@ -11,9 +11,9 @@ from torch import Tensor
 from peft_dense.data import on_device
 from peft_dense.data.labels import Item
 from peft_dense.dense import DenseModel
+from peft_dense.predicting import normalise
 from peft_dense.tasks import Task
 from peft_dense.training.batches import part_of
-from peft_dense.training.evaluation import normalise
 from peft_dense.training.processes import sum_gradients, sum_over_processes
 from peft_dense.training.recipe import Recipe
 

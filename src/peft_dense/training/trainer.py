@@ -38,6 +38,7 @@ from peft_dense.training.report import costs, in_the_bar, score_line
 from peft_dense.training.run_folder import RESULTS, identify, open_on_all
 from peft_dense.training.step import rounded_products
 from peft_dense.training.stopping import SIGNALS, SignalHeard, SignalListener, Stopped
+from peft_dense.training.trained import describe_tasks
 
 __all__ = ["Result", "Trainer"]
 
@@ -129,6 +130,7 @@ class Trainer:
         self.progress = Progress()
         sizes = {"images": [len(train), len(val)]}
         self.identity = identify(recipe, {**sizes, **(about or {})})
+        self.identity["predicting"] = describe_tasks(self.tasks, val)
         self.batch = min(recipe.batch, len(train))
         recipe.check_parts(len(train), self.accelerator.num_processes)
 

@@ -21,8 +21,7 @@ from peft_dense.data import (
     parse_tasks,
     tasks_of,
 )
-from peft_dense.data.images import turned
-from peft_dense.data.sources.folder import white_of
+from peft_dense.data.images import turned, white_of
 from peft_dense.errors import DataError, HyperparameterError, UnknownNameError
 
 H, W = 6, 8
@@ -328,7 +327,7 @@ def test_white_is_that_of_the_whole_folder_and_what_exceeds_it_is_refused(tmp_pa
     save(tmp_path / "images" / "b.png", mask(0, 4000, dtype=np.uint16))
     (tmp_path / "sal").mkdir()
     data = DenseFolder(tmp_path, "train", ["sal"])
-    assert data.white == white_of(data._images.all(tmp_path / "images")) == 4095
+    assert data.white == white_of(sorted((tmp_path / "images").iterdir())) == 4095
     assert_close(data[0]["image"].max(), torch.tensor(200 / 4095))
     save(tmp_path / "images" / "b.png", mask(0, 9000, dtype=np.uint16))
     with pytest.raises(

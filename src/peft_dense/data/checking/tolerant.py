@@ -9,7 +9,6 @@ from typing import Literal
 
 from torch.utils.data import Dataset
 
-from peft_dense.data.images import read_image
 from peft_dense.data.labels import Item
 from peft_dense.data.sources.files import LabelledFiles
 from peft_dense.data.sources.folder import DenseFolder
@@ -76,7 +75,7 @@ class ReadImages(Dataset[ReadImage]):
     def _apart(self, found: ReadImage, index: int) -> None:
         """Read the image and the labels apart, so that one that fails doesn't hide the others."""
         try:
-            read_image(self.whole.files(found.name)["image"], self.whole.white)
+            self.whole.picture(found.name)
         except Exception as error:
             found.troubles["image"] = _trouble(error)
             return
@@ -119,19 +118,5 @@ def open_to_check(
         return PASCALContext(root, split, tasks, cache=False)
     if layout == "nyud":
         return NYUDv2(root, split, tasks)
-    return _Patient(root, split, tasks, {k: v for k, v in (kinds or {}).items() if k in tasks})
-
-
-class _Patient(DenseFolder):
-    """A `DenseFolder` that opens even if images are missing, and says so on access."""
-
-    _is_open = False
-
-    def __init__(
-        self, root: Path, split: str, tasks: Sequence[str], kinds: Mapping[str, str]
-    ) -> None:
-        super().__init__(root, split, tasks, kinds=kinds)
-        self._is_open = True
-
-    def _image(self, name: str) -> Path:
-        return super()._image(name) if self._is_open else self.root
+    chosen = {name: kind for name, kind in (kinds or {}).items() if name in tasks}
+    return DenseFolder(root, split, tasks, kinds=chosen, late=True)

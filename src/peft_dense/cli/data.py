@@ -31,11 +31,6 @@ _TITLES = {
     "values": "labels that hold what they can't",
     "labels": "labels that look wrong as a whole",
 }
-_LAYOUTS = {
-    "pascal": "the multi-task PASCAL-Context archive",
-    "nyud": "the multi-task NYUD archive",
-    "folder": "a folder of images and labels (DenseFolder)",
-}
 
 
 def add_data(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -120,7 +115,7 @@ def _check(arguments: argparse.Namespace) -> tuple[int, str]:
     status = 1 if report.problems else 0
     if arguments.json:
         return status, json.dumps({**report.as_dict(), "picture": drawn}, indent=1)
-    lines = [f"{report.root}: {_LAYOUTS[report.layout]}", "", _counts(report), ""]
+    lines = [f"{report.root}: {report.title}", "", _counts(report), ""]
     for task, tallies in _by_task(report).items():
         lines += [_values(task, tallies), ""]
     lines += [_problems(report)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -11,12 +11,9 @@ from torch.utils.data import Dataset
 
 from peft_dense.data.labels import Item
 from peft_dense.data.sources.files import LabelledFiles
-from peft_dense.data.sources.folder import DenseFolder
-from peft_dense.data.sources.nyud import NYUDv2
-from peft_dense.data.sources.pascal_context import PASCALContext
 from peft_dense.errors import DataError, LabelSizeError, MissingFileError
 
-__all__ = ["ProblemKind", "ReadImage", "ReadImages", "open_to_check"]
+__all__ = ["ProblemKind", "ReadImage", "ReadImages"]
 
 ProblemKind = Literal["list", "missing", "unreadable", "size", "values", "labels"]
 """What can be wrong: a list; of a file that it isn't there, can't be read, has another size than
@@ -98,25 +95,3 @@ def _trouble(error: Exception) -> tuple[ProblemKind, str]:
     if isinstance(error, LabelSizeError):
         kind = "size"
     return kind, str(error)
-
-
-def open_to_check(
-    root: Path,
-    layout: str,
-    split: str,
-    tasks: Sequence[str],
-    *,
-    kinds: Mapping[str, str] | None = None,
-) -> LabelledFiles:
-    """Open a data set so that everything is read from its own files, and as late as can be.
-
-    Raises:
-        UnknownNameError: If the layout has no such task.
-        DataError: If the list or a folder of labels can't be read.
-    """
-    if layout == "pascal":
-        return PASCALContext(root, split, tasks, cache=False)
-    if layout == "nyud":
-        return NYUDv2(root, split, tasks)
-    chosen = {name: kind for name, kind in (kinds or {}).items() if name in tasks}
-    return DenseFolder(root, split, tasks, kinds=chosen, late=True)

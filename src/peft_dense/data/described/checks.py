@@ -66,7 +66,9 @@ class Checker:
 
     def texts(self, value: Any, key: str) -> tuple[str, ...]:
         """Give texts, of a list or of one."""
-        listed = [value] if isinstance(value, str) else self._of(value, (list, tuple), key, "a list")
+        listed = (
+            [value] if isinstance(value, str) else self._of(value, (list, tuple), key, "a list")
+        )
         return tuple(self.text(each, key) for each in listed)
 
     def one_of(self, value: Any, key: str, known: Collection[str]) -> str:

@@ -24,7 +24,7 @@ from peft_dense.data.described.codes import (
 from peft_dense.data.described.schema import TaskDescription
 from peft_dense.data.labels import Array, as_label, unit_normals
 from peft_dense.data.sources.declared import Declared
-from peft_dense.data.sources.marks import decode_marks, foreground_of
+from peft_dense.data.sources.marks import decode_marks
 from peft_dense.errors import DataError
 from peft_dense.tasks.kinds import IGNORE, LabelKind
 
@@ -53,7 +53,7 @@ class Coding:
         how: Its description.
         declared: Classes and kinds of the whole set.
         source: Where the description is from, for messages.
-        all_files: Gives all label files of the task, for masks whose marks nobody described.
+        foreground: Finds out which value marks a pixel, of masks that nobody described further.
 
     Raises:
         DataError: If a value, colour, unit or axis in the description can't be.
@@ -65,7 +65,7 @@ class Coding:
         how: TaskDescription,
         declared: Declared,
         source: str,
-        all_files: Callable[[], Iterable[Path]],
+        foreground: Callable[[], int],
     ) -> None:
         self.task, self.how, self.declared, self.source = task, how, declared, source
         self.kind: LabelKind = declared.kind(task)
@@ -77,7 +77,7 @@ class Coding:
         self._metres = self._scale() if self.kind.name == "depth" else None
         self._turn = self._axes() if self.kind.name == "normals" else None
         if self.kind.marks and self.table is None and how.threshold is None:
-            self._foreground = foreground_of(all_files())
+            self._foreground = foreground()
 
     def decode(self, array: Array, path: Path) -> Tensor:
         """Make what a file holds a label; classes of bytes may stay bytes.
@@ -132,7 +132,9 @@ class Coding:
             if isinstance(table, Mapping):
                 pairs = table.items() if key == "values" else ((c, n) for n, c in table.items())
             else:
-                pairs = enumerate(table) if key == "values" else ((c, n) for n, c in enumerate(table))
+                pairs = (
+                    enumerate(table) if key == "values" else ((c, n) for n, c in enumerate(table))
+                )
             for held, value in pairs:
                 many = self._codes(held, key)
                 put(many, value, key)
@@ -194,8 +196,10 @@ class Coding:
         more = f" and {len(values) - 5} more" if len(values) > 5 else ""
         what = "colour" if self.in_colours else "value"
         near = self._nearest(most[0]) if self.in_colours else ""
-        number = "" if self.how.values or self.in_colours or self.kind.marks else (
-            f" ({self.declared.number(self.task)} classes)"
+        number = (
+            ""
+            if self.how.values or self.in_colours or self.kind.marks
+            else (f" ({self.declared.number(self.task)} classes)")
         )
         return DataError(
             f"{path} holds the {what}{'s' if len(values) > 1 else ''} {shown}{more} in "

@@ -20,6 +20,7 @@ from peft_dense.data.labels import Item
 from peft_dense.data.sources.declared import Declared
 from peft_dense.data.sources.files import LabelledFiles
 from peft_dense.data.sources.finding import holds
+from peft_dense.data.sources.marks import foreground_of
 from peft_dense.errors import DataError, MissingFileError
 from peft_dense.tasks.kinds import LabelKind
 
@@ -73,7 +74,9 @@ class DescribedFolder(LabelledFiles):
         late: bool = False,
     ) -> None:
         self.description = how = read_description(description)
-        folder = place_of(how, root if root is not None or not _is_file(description) else description)
+        folder = place_of(
+            how, root if root is not None or not _is_file(description) else description
+        )
         self._pattern = Pattern(how.images.pattern, IMAGES)
         self._reader = find_reader(
             how.images.reader, f"[images] of {how.source}", variable=how.images.variable
@@ -90,7 +93,7 @@ class DescribedFolder(LabelledFiles):
                 how.tasks[task],
                 self.declared,
                 how.source,
-                lambda task=task: self.label_files(task),  # type: ignore[misc]
+                lambda task=task: foreground_of(self.label_files(task)),  # type: ignore[misc]
             )
             for task in self.tasks
         }
@@ -111,7 +114,7 @@ class DescribedFolder(LabelledFiles):
     @property
     def splits(self) -> list[str]:
         """Names of the set's splits."""
-        return split_names(self.description, self.root, self._pattern)
+        return self.splits_of(self.description, self.root)
 
     def number_of_classes(self, task: str) -> int:
         """Give the described number of classes, else one more than the largest of all labels.
@@ -170,7 +173,7 @@ class DescribedFolder(LabelledFiles):
             return [
                 task
                 for task, how in described.items()
-                if not how.optional or self._has_labels(how)
+                if not how.optional or self.has_labels(how, self.root)
             ]
         for task in tasks:
             if task not in described:
@@ -179,8 +182,15 @@ class DescribedFolder(LabelledFiles):
                 )
         return list(tasks)
 
-    def _has_labels(self, how: TaskDescription) -> bool:
-        return next(iter(Pattern(how.labels, LABELS).scan(self.root)), None) is not None
+    @staticmethod
+    def has_labels(how: TaskDescription, root: Path) -> bool:
+        """Say whether a folder has any label of a task that is described so."""
+        return next(iter(Pattern(how.labels, LABELS).scan(root)), None) is not None
+
+    @staticmethod
+    def splits_of(how: Description, root: Path) -> list[str]:
+        """List the splits of a set: those described, or the folders that ``{split}`` is."""
+        return split_names(how, root, Pattern(how.images.pattern, IMAGES))
 
     def _label_parts(self, tasks: Iterable[str]) -> dict[str, tuple[Pattern, Any]]:
         """Make pattern and reader of each task's labels."""
@@ -252,7 +262,9 @@ class DescribedFolder(LabelledFiles):
         """Read the image of an id."""
         path = self._image(name)
         if self._reader.container:
-            array = self._reader.read(path, self.root, self._ids.values(name, self.split), colours=True)
+            array = self._reader.read(
+                path, self.root, self._ids.values(name, self.split), colours=True
+            )
             return picture_of(array, self.white, path)
         return read_picture(path, turn=self.turn, white=self.white, smallest=smallest)
 
@@ -309,7 +321,11 @@ def place_of(how: Description, given: Any) -> Path:
         if folder.is_file():
             folder = folder.parent
             folder = folder / how.root if how.root else folder
-        elif how.root and (folder / "dense.toml").is_file() and str(folder / "dense.toml") == how.source:
+        elif (
+            how.root
+            and (folder / "dense.toml").is_file()
+            and str(folder / "dense.toml") == how.source
+        ):
             folder = folder / how.root
     if not folder.is_dir():
         raise DataError(f"no folder {folder}; pass the one that holds the data set.")

@@ -33,7 +33,9 @@ class Ids:
         self.description, self.root = description, root
         self.images, self.reader = images, reader
         self.names = images.id_names or ("id",)
-        self._id = re.compile("/".join(f"(?P<{n}>{'.+' if n == 'id' else '[^/]+'})" for n in self.names))
+        self._id = re.compile(
+            "/".join(f"(?P<{n}>{'.+' if n == 'id' else '[^/]+'})" for n in self.names)
+        )
 
     def values(self, name: str, split: str) -> dict[str, str]:
         """Give what names in patterns stand for, of an id.

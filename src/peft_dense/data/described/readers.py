@@ -32,9 +32,7 @@ __all__ = ["READERS", "Reader", "find_reader", "register_reader"]
 class Reader(Protocol):
     """Read what a file holds of one id."""
 
-    def read(
-        self, path: Path, root: Path, values: Mapping[str, str], *, colours: bool
-    ) -> Array:
+    def read(self, path: Path, root: Path, values: Mapping[str, str], *, colours: bool) -> Array:
         """Give an image ``(H, W, C)``, or a label.
 
         Args:

@@ -95,7 +95,9 @@ def _whole(given: Mapping[str, Any], source: str) -> dict[str, Any]:
             merged[part] = {
                 **base[part],
                 **{
-                    name: {**base[part].get(name, {}), **each} if isinstance(each, Mapping) else each
+                    name: {**base[part].get(name, {}), **each}
+                    if isinstance(each, Mapping)
+                    else each
                     for name, each in own[part].items()
                 },
             }

@@ -240,7 +240,9 @@ class Description:
             raise DataError(f"{source} describes no task; write [tasks.NAME] with labels = '...'.")
         made = cls(
             images=_part(ImageDescription, images, check.at("images")),
-            tasks={name: _task(name, each, check.at(f"tasks.{name}")) for name, each in tasks.items()},
+            tasks={
+                name: _task(name, each, check.at(f"tasks.{name}")) for name, each in tasks.items()
+            },
             splits={
                 name: _split(each, check.at(f"splits.{name}"))
                 for name, each in check.table(given.get("splits", {}), "splits").items()
@@ -265,7 +267,9 @@ def _part(cls: type[Part], given: Any, check: Checker) -> Part:
     needed = ("labels",) if "labels" in known else ("pattern",) if "pattern" in known else ()
     table = check.table(given, "")
     check.keys(table, known, needed=needed)
-    return cls(**{name: check.typed(value, name, str(known[name].type)) for name, value in table.items()})
+    return cls(
+        **{name: check.typed(value, name, str(known[name].type)) for name, value in table.items()}
+    )
 
 
 def _task(name: str, given: Any, check: Checker) -> TaskDescription:
@@ -291,4 +295,3 @@ def _split(given: Any, check: Checker) -> SplitDescription:
     if (made.line or made.variable) and not made.list:
         raise DataError(f"{check.place} has no list that a line or a variable could be of.")
     return made
-

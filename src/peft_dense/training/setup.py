@@ -36,8 +36,8 @@ class Setup:
     data: str = _option(
         MADE,
         "data",
-        f"'{MADE}'; the folder of PASCAL_MT, NYUD_MT, a DenseFolder or a set with a dense.toml; the "
-        "file itself; or a ready description and a folder, cityscapes:ROOT",
+        f"'{MADE}'; the folder of PASCAL_MT, NYUD_MT, a DenseFolder or a set with a dense.toml; "
+        "that file itself; or a ready description and a folder, cityscapes:ROOT",
     )
     tasks: str | None = _option(
         None,

@@ -58,7 +58,8 @@ class Checker:
 
     def table(self, value: Any, key: str) -> Mapping[str, Any]:
         """Raise unless a value is a table."""
-        return self._of(value, Mapping, key, "a table of names and values")
+        table: Mapping[str, Any] = self._of(value, Mapping, key, "a table of names and values")
+        return table
 
     def text(self, value: Any, key: str) -> str:
         """Raise unless a value is a text."""
@@ -94,8 +95,7 @@ class Checker:
         if annotation.startswith("bool"):
             return self._of(value, bool, key, "true or false")
         if annotation.startswith("float"):
-            number = self._of(value, (int, float), key, "a number")
-            return float(self._of(number, (int, float), key, "a number"))
+            return float(self._of(value, (int, float), key, "a number"))
         return self.text(value, key)
 
     def _of(self, value: Any, kind: Any, key: str, expected: str) -> Any:

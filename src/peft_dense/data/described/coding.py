@@ -126,24 +126,15 @@ class Coding:
                         f"{index}; expected one."
                     )
 
-        for key, table in (("values", how.values), ("palette", how.palette)):
-            if table is None:
-                continue
-            if isinstance(table, Mapping):
-                pairs = table.items() if key == "values" else ((c, n) for n, c in table.items())
-            else:
-                pairs = (
-                    enumerate(table) if key == "values" else ((c, n) for n, c in enumerate(table))
-                )
-            for held, value in pairs:
-                many = self._codes(held, key)
-                put(many, value, key)
+        for held, value in _pairs(how.values):
+            put(self._codes(held, "values"), value, "values")
+        for value, held in _pairs(how.palette):
+            put(self._codes(held, "palette"), value, "palette")
         if how.values is None and how.palette is None:
             if how.ignore is None and how.others is None:
                 return None
             if self.kind.marks:
-                put([0], 0, "ignore")
-                put([1], 1, "ignore") if 1 not in numbers_of(how.ignore or (), self.place) else None
+                codes |= {0: 0, 1: 1}
         ignored = [IGNORE] if how.ignore is None and not self.in_colours else how.ignore or ()
         if how.ignore is None:
             ignored = [code for code in ignored if code not in codes]
@@ -272,9 +263,9 @@ class Coding:
         return UNITS[how.unit] if how.unit else how.scale
 
     def _depth(self, array: Array, path: Path) -> Tensor:
-        absent = np.zeros(array.shape, bool)
+        absent: Array = np.zeros(array.shape, bool)
         for low, high in self._invalid:
-            absent |= (array >= low) & (array <= high)
+            absent = absent | ((array >= low) & (array <= high))
         if self._metres is not None:
             flat = self._flat(array, path) if array.ndim == 3 else array
             absent = absent.reshape(*flat.shape, -1).all(-1)
@@ -330,3 +321,10 @@ class Coding:
         for colour in self._invalid_normals:
             valid &= (array != np.array(colour, array.dtype)).any(-1)
         return unit_normals(vectors[..., order] * np.array(signs, np.float32), valid)
+
+
+def _pairs(table: Mapping[str, Any] | tuple[Any, ...] | None) -> list[tuple[Any, Any]]:
+    """List keys and values of a table; a list's keys are its places."""
+    if table is None:
+        return []
+    return list(table.items() if isinstance(table, Mapping) else enumerate(table))

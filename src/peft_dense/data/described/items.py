@@ -50,7 +50,8 @@ class DescribedItems(Dataset[Item]):
 
     Example:
         >>> rows = [{"pixels": np.zeros((4, 6, 3), np.uint8), "roofs": np.eye(4, 6)}]
-        >>> data = DescribedItems(rows, {"roofs": {"labels": "roofs", "kind": "binary"}}, image="pixels")
+        >>> roofs = {"labels": "roofs", "kind": "binary"}
+        >>> data = DescribedItems(rows, {"roofs": roofs}, image="pixels")
         >>> data[0]["image"].shape, int(data[0]["roofs"].sum())
         (torch.Size([3, 4, 6]), 4)
     """
@@ -205,10 +206,11 @@ def _array(value: Any, colours: bool, where: Path) -> Array | None:
         return np.asarray(value.convert("RGB") if colours else value)
     if isinstance(value, Tensor):
         value = value.detach().cpu()
-        return (value.movedim(0, -1) if value.ndim == 3 else value).numpy()
-    array = np.asarray(value)
+        value = (value.movedim(0, -1) if value.ndim == 3 else value).numpy()
+    array: Array = np.asarray(value)
     if array.dtype.kind not in "buif":
         raise DataError(
-            f"{where} holds {type(value).__name__}; expected an image, an array, a tensor or a path."
+            f"{where} holds {type(value).__name__}; expected an image, an array, a tensor or the "
+            "path of a file."
         )
     return array

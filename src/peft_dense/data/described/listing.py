@@ -33,9 +33,8 @@ class Ids:
         self.description, self.root = description, root
         self.images, self.reader = images, reader
         self.names = images.id_names or ("id",)
-        self._id = re.compile(
-            "/".join(f"(?P<{n}>{'.+' if n == 'id' else '[^/]+'})" for n in self.names)
-        )
+        parts = (f"(?P<{n}>{'.+' if n == 'id' else '[^/]+'})" for n in self.names)
+        self._id = re.compile("/".join(parts))
 
     def values(self, name: str, split: str) -> dict[str, str]:
         """Give what names in patterns stand for, of an id.
@@ -46,10 +45,15 @@ class Ids:
         found = self._id.fullmatch(name)
         if found is None:
             raise DataError(
-                f"the id {name!r} isn't of the form {'/'.join(f'{{{n}}}' for n in self.names)} that "
+                f"the id {name!r} isn't of the form {self.form} that "
                 f"the pattern {self.images.text!r} needs."
             )
         return {**found.groupdict(), SPLIT: self.folder(split)}
+
+    @property
+    def form(self) -> str:
+        """Say what an id looks like."""
+        return "/".join(f"{{{name}}}" for name in self.names)
 
     def folder(self, split: str) -> str:
         """Give what ``{split}`` stands for."""
@@ -76,10 +80,18 @@ class Ids:
                 "shares, as train = { share = 0.8 } and val = { share = 0.2 }."
             )
         ids = self._listed(how, split) if how.list else self._there(split)
-        if how.share is not None:
-            ids = self._share(ids, split, how.share)
         if not ids:
             raise self._nothing(split)
+        if how.share is not None:
+            kept = self._share(ids, split, how.share)
+            if not kept:
+                what = f"{{{self.description.by}}}" if self.description.by else "images"
+                raise DataError(
+                    f"the share {how.share:g} of split {split!r} in {self.description.source} is "
+                    f"none of the {len(ids)} images there; expected at least one of {what} in "
+                    "each. Raise the share, or write lists."
+                )
+            ids = kept
         return ids
 
     # ------------------------------------------------------------------ what is there
@@ -156,10 +168,10 @@ class Ids:
         pattern = Pattern(str(how.list))
         files = list(pattern.scan(self.root, {SPLIT: self.folder(split)}))
         if not files:
+            where = self.root / pattern.text.replace(f"{{{SPLIT}}}", self.folder(split))
             raise DataError(
-                f"no list {self.root / pattern.fill({n: self.folder(split) if n == SPLIT else f'{{{n}}}' for n in pattern.names})} "
-                f"for split {split!r}, which {self.description.source} names; {self.root} "
-                f"{holds(self.root)}."
+                f"no list {where} for split {split!r}, which {self.description.source} names; "
+                f"{self.root} {holds(self.root)}."
             )
         ids: list[str] = []
         chosen: list[dict[str, str]] = []
@@ -172,7 +184,7 @@ class Ids:
             for text in _lines(file):
                 found = line.fullmatch(text)
                 if found is None:
-                    form = how.line or "/".join(f"{{{name}}}" for name in self.names)
+                    form = how.line or self.form
                     raise DataError(
                         f"{file} has the line {text!r}, which isn't of the form {form!r}; say what "
                         "a line looks like by line = '...' ('*' stands for anything)."

@@ -86,15 +86,15 @@ class PanopticReader:
         about = root / self._json.fill(values)
         segments = self._segments(about).get(path.name)
         if segments is None:
-            raise DataError(f"{about} has no annotation with file_name {path.name!r}, of {path}.")
+            raise DataError(f"{about} lists no annotation with file_name {path.name!r}: {path}.")
         pixels = read_array(path, "RGB").astype(np.int32)
         numbers = pixels[..., 0] + (pixels[..., 1] << 8) + (pixels[..., 2] << 16)
         there, place = np.unique(numbers, return_inverse=True)
         unknown = [int(number) for number in there if number and int(number) not in segments]
         if unknown:
             raise DataError(
-                f"{path} has segment {unknown[0]}, which {about} doesn't list; expected each of its "
-                f"segments in segments_info. Are both of one release?"
+                f"{path} has segment {unknown[0]}, which {about} doesn't list; expected each "
+                "of its segments in segments_info. Are both of one release?"
             )
         categories = np.array([segments[int(number)] if number else 0 for number in there])
         found: Array = categories[place].reshape(numbers.shape)
@@ -119,8 +119,8 @@ class PanopticReader:
                 ) from error
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise DataError(
-                    f"{path} isn't COCO's panoptic JSON ({type(error).__name__}: {error}); expected "
-                    "annotations with file_name and segments_info."
+                    f"{path} isn't COCO's panoptic JSON ({type(error).__name__}: {error}); "
+                    "expected annotations with file_name and segments_info."
                 ) from error
         return self._tables[path]
 

@@ -30,7 +30,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
@@ -229,7 +229,7 @@ class Description:
             DataError: If a key is unknown, missing or of another type, or a value can't be.
         """
         check = Checker(source)
-        top = ("images", "tasks", "splits", "splitting", *_TEXTS, "inside", "marks")
+        top = ("images", "tasks", "splits", "splitting", *_TEXTS)
         check.keys(given, top, needed=("images", "tasks"))
         images = given["images"]
         images = {"pattern": images} if isinstance(images, str) else images
@@ -247,8 +247,11 @@ class Description:
                 name: _split(each, check.at(f"splits.{name}"))
                 for name, each in check.table(given.get("splits", {}), "splits").items()
             },
-            **{name: check.text(given[name], name) for name in _TEXTS if name in given},
-            **{n: check.texts(given[n], n) for n in ("inside", "marks") if n in given},
+            name=check.text(given.get("name", "described"), "name"),
+            about=check.text(given.get("about", ""), "about"),
+            root=check.text(given["root"], "root") if "root" in given else None,
+            inside=check.texts(given.get("inside", ()), "inside"),
+            marks=check.texts(given.get("marks", ()), "marks"),
             order=check.one_of(splitting.get("order", "digest"), "splitting.order", _ORDERS),
             by=splitting.get("by"),
             source=source,
@@ -257,7 +260,7 @@ class Description:
         return made
 
 
-_TEXTS = ("name", "about", "root")
+_TEXTS = ("name", "about", "root", "inside", "marks")
 _ORDERS = ("digest", "name")
 
 
@@ -279,7 +282,7 @@ def _task(name: str, given: Any, check: Checker) -> TaskDescription:
     except (UnknownNameError, HyperparameterError) as error:
         raise type(error)(f"{check.place}: {error}") from error
     for key in given:
-        allowed: Collection[str] = _OF_KIND.get(key, (kind,))
+        allowed = _OF_KIND.get(key, (kind,))
         if kind not in allowed:
             raise DataError(
                 f"{check.place} has {key!r}, which labels of kind {kind} don't have; it is of "

@@ -71,12 +71,15 @@ def describe(root: str | Path) -> Draft:
     return _draft(root, looks, *image)
 
 
-def write_draft(root: str | Path, draft: Draft, *, overwrite: bool = False) -> Path:
-    """Write a draft to ``dense.toml`` in the set's folder.
+def write_draft(
+    root: str | Path, draft: Draft, *, out: str | Path | None = None, overwrite: bool = False
+) -> Path:
+    """Write a draft to ``dense.toml`` in the set's folder, or elsewhere.
 
     Args:
         root: The folder.
         draft: What to write.
+        out: Another file; it then says where the set is.
         overwrite: Whether to replace a file that is there.
 
     Returns:
@@ -85,19 +88,29 @@ def write_draft(root: str | Path, draft: Draft, *, overwrite: bool = False) -> P
     Raises:
         DataError: If there is one already, or it can't be written.
     """
-    path = Path(root).expanduser() / FILE
+    path = Path(root).expanduser() / FILE if out is None else Path(out).expanduser()
+    text = draft.text
+    if out is not None:
+        text = _with_root(text, Path(root).expanduser().resolve())
     if path.exists() and not overwrite:
         raise DataError(
             f"{path} is there already and stays as it is; pass --overwrite to replace it, or "
             "--out FILE to write elsewhere."
         )
     try:
-        path.write_text(draft.text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise DataError(
             f"can't write {path}: {error}. Pass --out FILE to write elsewhere."
         ) from error
     return path
+
+
+def _with_root(text: str, root: Path) -> str:
+    """Say where the set is, above the first line that isn't a remark."""
+    lines = text.split("\n")
+    at = next(at for at, line in enumerate(lines) if line and not line.startswith("#"))
+    return "\n".join([*lines[:at], f"root = {quoted(root.as_posix())}", *lines[at:]])
 
 
 def _like(root: Path, ready: str) -> Draft:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from peft_dense.data.describing.groups import Group
 from peft_dense.data.described.codes import code_of_colours, colour_text
+from peft_dense.data.describing.groups import Group
 from peft_dense.data.labels import Array
 from peft_dense.tasks.kinds import IGNORE
 
@@ -71,7 +71,8 @@ def look_at(group: Group) -> Look:
     Args:
         group: The files.
     """
-    arrays, modes = [], set()
+    arrays: list[Array] = []
+    modes: set[str] = set()
     for path in group.some(_FILES):
         try:
             array, mode = _read(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from peft_dense.data.described.toml import quoted
@@ -110,10 +111,8 @@ def _form(lines: list[str], ids: set[str]) -> str | None:
             if before.endswith("/"):
                 start = "*/"
             tail = f".{ending}" if dot else ""
-            form = f"{start}{{id}}{tail}" + (
-                " *" if after.startswith(" ") else "*" if after else ""
-            )
-            return form
+            rest = " *" if after.startswith(" ") else "*" if after else ""
+            return f"{start}{{id}}{tail}{rest}"
     return None
 
 
@@ -127,7 +126,7 @@ def _by_share(images: Group) -> SplitDraft:
     """Draw a fifth to validate on; of frames of a video, the last fifth."""
     names = sorted(name for _, name in images.files)
     numbers = [int(found[-1]) for name in names if (found := re.findall(r"\d+", name))]
-    steps = [after - before for before, after in zip(numbers, numbers[1:], strict=False)]
+    steps = [after - before for before, after in pairwise(numbers)]
     frames = len(steps) > 4 and sum(step == steps[0] for step in steps) > _FRAMES * len(steps)
     text = "[splits]\ntrain = { share = 0.8 }\nval = { share = 0.2 }\n"
     draft = SplitDraft(text, ["splits: shares, as there are neither folders nor lists of splits"])

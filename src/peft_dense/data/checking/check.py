@@ -122,7 +122,11 @@ def check_data(
         kinds_of, declared = images.whole.kinds, getattr(images.whole, "declared", None)
         tallies = {
             task: Tally(
-                task, classes.get(task), kinds_of[task], declared.number(task) if declared else None
+                task,
+                classes.get(task),
+                kinds_of[task],
+                declared.number(task) if declared else None,
+                declared,
             )
             for task in usable
         }
@@ -162,9 +166,12 @@ def _tasks(report: Report, place: Place, tasks: Sequence[str] | None) -> tuple[s
 def _lists(report: Report, place: Place, splits: Sequence[str] | None) -> list[str]:
     """Read the lists, and look for ids that stand in them twice."""
     found: dict[str, list[str]] = {}
+    known: dict[str, dict[str, str]] = {}
     for split in splits or place.splits():
         try:
-            found[split] = place.open(split, (), late=True).ids
+            data = place.open(split, (), late=True)
+            found[split] = data.ids
+            known[split] = {name: data.identity(name) for name in data.ids}
         except DataError as error:  # noqa: PERF203
             if splits:
                 raise
@@ -176,8 +183,9 @@ def _lists(report: Report, place: Place, splits: Sequence[str] | None) -> list[s
             if times > 1:
                 text = f"{name} stands in the list {split!r} {times} times; it counts as often."
                 report.problems.append(Problem("list", split, name, "list", text))
-            if first.setdefault(name, split) != split:
-                text = f"{name} stands in the lists {first[name]!r} and {split!r}."
+            image = known[split][name]
+            if first.setdefault(image, split) != split:
+                text = f"{name} stands in the lists {first[image]!r} and {split!r}."
                 report.problems.append(Problem("list", split, name, "list", text))
     return list(found)
 

@@ -55,7 +55,10 @@ def _tally(data: Any, name: str) -> Tally:
     kind = getattr(data, "kinds", {}).get(name)
     names = getattr(data, "classes", {}).get(name)
     declared = getattr(data, "declared", None)
-    return Tally(name, names, kind, declared.number(name) if declared else None)
+    tally = Tally(name, names, kind, declared.number(name) if declared else None, declared)
+    if declared is None and not hasattr(data, "classes"):
+        tally.declared = True  # a plain list has no place to declare anything
+    return tally
 
 
 def _labels(data: Any, index: int) -> tuple[Item, dict[str, Path]]:

@@ -160,6 +160,11 @@ class DescribedFolder(LabelledFiles):
                 there[task] = path
         return there
 
+    def identity(self, name: str) -> str:
+        """Tell an image from those of other splits, whose folders may have the same names."""
+        apart = SPLIT in self._pattern.names
+        return f"{self._ids.folder(self.split)}/{name}" if apart else name
+
     # ------------------------------------------------------------------ opening
 
     def _declare(self) -> Declared:

@@ -97,23 +97,16 @@ class Ids:
     # ------------------------------------------------------------------ what is there
 
     def _there(self, split: str) -> list[str]:
-        fixed = {SPLIT: self.folder(split)} if SPLIT in self.images.names else {}
+        """List the ids of files that are there, in the order of their names."""
+        text = self.images.text.replace(f"{{{SPLIT}}}", self.folder(split))
+        pattern = Pattern(text, self.images.endings)
         found: dict[str, None] = {}
-        for path in self.images.scan(self.root, fixed):
-            inside = self.reader.ids(path)
+        for path in pattern.scan(self.root):
+            inside: list[str] | None = self.reader.ids(path)
             if inside is not None:
-                return list(inside)
-            values = {**self.images.values_of(self.root, path), **self._refilled(path, fixed)}
-            found[self._name(values)] = None
+                return inside
+            found[self._name(pattern.values_of(self.root, path))] = None
         return list(found)
-
-    def _refilled(self, path: Path, fixed: Mapping[str, str]) -> dict[str, str]:
-        """Match again with the split's folder fixed, in case it could be read in two ways."""
-        if not fixed:
-            return {}
-        text = self.images.text.replace(f"{{{SPLIT}}}", fixed[SPLIT])
-        pattern = Pattern(text, self.images._listing.endings)
-        return pattern.values_of(self.root, path)
 
     def _name(self, values: Mapping[str, str]) -> str:
         return "/".join(values[name] for name in self.names)

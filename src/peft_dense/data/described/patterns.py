@@ -16,7 +16,7 @@ from pathlib import Path
 from peft_dense.data.sources.finding import Listing
 from peft_dense.errors import DataError
 
-__all__ = ["SPLIT", "Pattern"]
+__all__ = ["SPLIT", "Pattern", "line_regex"]
 
 SPLIT = "split"
 """The name in braces that stands for the split, and so is no part of an id."""
@@ -47,6 +47,7 @@ class Pattern:
         self.text = text
         self.names = tuple(dict.fromkeys(_NAME.findall(text)))
         self.open = text.endswith(_ANY)
+        self.endings = tuple(endings)
         self._listing = Listing(endings)
         body = text.removesuffix(_ANY) if self.open else text
         wrong = [name for name in self.names if not name.isidentifier()]
@@ -85,7 +86,7 @@ class Pattern:
         """Give the values of names in a path, or None if it isn't such a path."""
         if self.open:
             path, dot, ending = path.rpartition(".")
-            if f"{dot}{ending}".lower() not in self._listing.endings:
+            if f"{dot}{ending}".lower() not in self.endings:
                 return None
         found = self._regex.fullmatch(path)
         return found.groupdict() if found else None
@@ -100,7 +101,7 @@ class Pattern:
         pattern = self
         if fixed:
             filled = _NAME.sub(lambda found: fixed.get(found[1], found[0]), self.text)
-            pattern = Pattern(filled, self._listing.endings)
+            pattern = Pattern(filled, self.endings)
         constant = [*_before_names(pattern._body)]
         top = root.joinpath(*constant)
         deep = pattern._depth
@@ -156,4 +157,6 @@ def line_regex(text: str) -> re.Pattern[str]:
         >>> line_regex("*/{id}.png *").fullmatch("/data/x/a_1.png /data/y/a_1.png")["id"]
         'a_1'
     """
+    if "*" not in text:
+        return re.compile(_regex(text, ""))
     return re.compile(_regex(text, ".*").replace("(?P<id>.+)", r"(?P<id>\S+?)"))

@@ -47,7 +47,7 @@ def _by_folder(images: Group) -> SplitDraft:
     lines = [f"{name} = {{ folder = {quoted(word)} }}" for name, word in words.items()]
     draft = SplitDraft("", [f"splits: folders {', '.join(images.splits)}"])
     if "val" not in words and "test" in words:
-        lines.append(f"val = {{ folder = {quoted(words['test'])} }}")
+        lines = [line.replace("test = ", "val = ", 1) for line in lines]
         draft.doubts.append("splits: there is no folder to validate on, so val is that of test")
     elif "val" not in words and "train" in words:
         word = quoted(words["train"])
@@ -86,9 +86,12 @@ def _by_lists(root: Path, images: Group) -> SplitDraft | None:
     if "val" not in found:
         file = found.get("test", found["train"])
         how = f"list = {quoted(file[0])}" + (f", line = {quoted(file[1])}" if file[1] else "")
-        share = "" if "test" in found else ", share = 0.2"
-        lines.append(f"val = {{ {how}{share} }}")
-        which = "test" if "test" in found else "a fifth of train, which is in train too"
+        if "test" in found:
+            lines = [line.replace("test = ", "val = ", 1) for line in lines]
+            which = "that of test"
+        else:
+            lines = [f"train = {{ {how}, share = 0.8 }}", f"val = {{ {how}, share = 0.2 }}"]
+            which = "a fifth of train"
         draft.doubts.append(f"splits: there is no list to validate on, so val is {which}")
     draft.text = "\n".join(["[splits]", *_ordered(lines)]) + "\n"
     return draft

@@ -50,6 +50,12 @@ class Declared:
             )
         return f"Declare them in {self.source}: classes = [names] or {number} in [tasks.{task}]."
 
+    def remedy_of_depth(self, task: str) -> str:
+        """Say how depth comes to be in metres."""
+        if isinstance(self.source, Path):
+            return "A .npy is read as metres, a 16-bit PNG as millimetres: divide or save it so."
+        return f"Correct unit or scale in [tasks.{task}] of {self.source}."
+
     def check(self, task: str, label: Tensor, kind: LabelKind, path: Path) -> None:
         """Raise if a map of classes holds one beyond those declared.
 

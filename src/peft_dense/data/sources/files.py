@@ -73,6 +73,10 @@ class LabelledFiles(Dataset[Item]):
         """What the labels of each task look like."""
         return {task: label_kind(task) for task in self.tasks}
 
+    def identity(self, name: str) -> str:
+        """Tell an image from those of other splits; ids of one folder do so themselves."""
+        return name
+
     def files(self, name: str) -> dict[str, Path]:
         """Give the files that an item is read from: ``image``, and one per task with a label."""
         raise NotImplementedError

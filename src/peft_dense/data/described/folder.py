@@ -9,9 +9,10 @@ from typing import Any
 from torch import Tensor
 
 from peft_dense.data.described.checks import nearest
-from peft_dense.data.described.coding import Coding
+from peft_dense.data.described.codings import make_coding
 from peft_dense.data.described.listing import Ids, split_names
 from peft_dense.data.described.patterns import SPLIT, Pattern
+from peft_dense.data.described.place import declared_by, place_of
 from peft_dense.data.described.readers import find_reader
 from peft_dense.data.described.ready import read_description
 from peft_dense.data.described.schema import Description, TaskDescription
@@ -24,7 +25,7 @@ from peft_dense.data.sources.marks import foreground_of
 from peft_dense.errors import DataError, MissingFileError
 from peft_dense.tasks.kinds import LabelKind
 
-__all__ = ["LABELS", "DescribedFolder", "declared_by", "place_of"]
+__all__ = ["LABELS", "DescribedFolder"]
 
 LABELS = (".png", ".npy", ".tif", ".tiff", ".bmp")
 """What names of label files end in where a pattern leaves it open, in lower case."""
@@ -88,7 +89,7 @@ class DescribedFolder(LabelledFiles):
         self.tasks = tuple(self._parts)
         self.declared = self._declare()
         self._codings = {
-            task: Coding(
+            task: make_coding(
                 task,
                 how.tasks[task],
                 self.declared,
@@ -287,58 +288,6 @@ class DescribedFolder(LabelledFiles):
         coding = self._codings[task]
         array = self._parts[task][1].read(path, self.root, values, colours=coding.in_colours)
         return coding.decode(array, path)
-
-
-def declared_by(how: Description) -> Declared:
-    """Gather classes and kinds of a description as other data sets have them.
-
-    Example:
-        >>> declared_by(read_description("voc")).number("semseg")
-        21
-    """
-    declared = Declared(source=how.source)
-    for task, each in how.tasks.items():
-        kind = each.labels_of(task)
-        declared.kinds[task] = kind.name
-        if kind.name == "segmentation" and each.names:
-            declared.names[task] = list(each.names)
-        elif kind.name == "segmentation" and each.number:
-            declared.numbers[task] = each.number
-    return declared
-
-
-def place_of(how: Description, given: Any) -> Path:
-    """Find the set's folder: what was given, or what the description says.
-
-    Args:
-        how: The description.
-        given: The folder, the description's file, or None.
-
-    Raises:
-        DataError: If there is none.
-    """
-    if given is None:
-        if how.root is None:
-            raise DataError(f"{how.source} doesn't say where the set is; pass root=....")
-        folder = Path(how.root)
-    else:
-        folder = Path(given).expanduser()
-        if folder.is_file():
-            folder = folder.parent
-            folder = folder / how.root if how.root else folder
-        elif (
-            how.root
-            and (folder / "dense.toml").is_file()
-            and str(folder / "dense.toml") == how.source
-        ):
-            folder = folder / how.root
-    if not folder.is_dir():
-        raise DataError(f"no folder {folder}; pass the one that holds the data set.")
-    first = how.marks or (how.images.pattern.split("{")[0].rsplit("/", 1)[0],)
-    for inner in ("", *how.inside):
-        if all(any((folder / inner).glob(mark)) for mark in first if mark):
-            return folder / inner if inner else folder
-    return folder
 
 
 def _is_file(given: Any) -> bool:

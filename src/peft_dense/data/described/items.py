@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from peft_dense.data.described.coding import Coding
-from peft_dense.data.described.folder import declared_by
+from peft_dense.data.described.codings import make_coding
+from peft_dense.data.described.place import declared_by
 from peft_dense.data.described.schema import Description, TaskDescription
 from peft_dense.data.images import picture_of, read_picture
 from peft_dense.data.labels import Array, Item, blank_label, label_kind, read_array
@@ -78,7 +78,7 @@ class DescribedItems(Dataset[Item]):
             name: each.unit is None and each.scale is None for name, each in how.tasks.items()
         }
         self._codings = {
-            name: Coding(
+            name: make_coding(
                 name,
                 self._in_metres(each, name),
                 self.declared,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from peft_dense.data.described.toml import quoted
 from peft_dense.data.describing.groups import Group, find_groups
 from peft_dense.data.describing.looking import Look, hint_of, look_at
 from peft_dense.data.describing.splits import draft_splits
+from peft_dense.data.describing.writing import given_names, toml_key, toml_value
 from peft_dense.data.sources.finding import holds
 from peft_dense.errors import DataError
 from peft_dense.tasks import tasks as known_tasks
@@ -22,7 +21,6 @@ from peft_dense.tasks.registry import kind_of_labels
 __all__ = ["Draft", "describe", "write_draft"]
 
 _MOST = 60
-_NAMES = ("classes.txt", "class_names.txt", "labels.txt", "label_names.txt", "codes.txt")
 
 
 @dataclass
@@ -164,7 +162,7 @@ def _draft(root: Path, looks: list[tuple[Group, Look]], images: Group, look: Loo
     names = set(re.findall(r"\{(\w+)\}", images.pattern))
     parts: list[str] = []
     taken: set[str] = set()
-    given = _given_names(root)
+    given = given_names(root)
     for group, seen in looks:
         if group is images:
             continue
@@ -257,50 +255,8 @@ def _task_text(task: str, group: Group, look: Look, names: list[str] | None, dra
     tables = []
     for key, value in keys.items():
         if isinstance(value, dict):
-            rows = [f"{_key(name)} = {_value(each)}" for name, each in value.items()]
+            rows = [f"{toml_key(name)} = {toml_value(each)}" for name, each in value.items()]
             tables.append("\n".join([f"\n[tasks.{task}.{key}]", *rows]))
         else:
-            lines.append(f"{key} = {_value(value)}")
+            lines.append(f"{key} = {toml_value(value)}")
     return "\n".join([*lines, *tables]) + "\n"
-
-
-def _key(name: Any) -> str:
-    text = str(name)
-    return text if re.fullmatch(r"[A-Za-z0-9_-]+", text) else quoted(text)
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, str):
-        return quoted(value)
-    if isinstance(value, (list, tuple)):
-        flat = ", ".join(map(_value, value))
-        return f"[{flat}]" if len(flat) < 80 else f"[\n{_wrapped(map(_value, value))}\n]"
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _wrapped(texts: Iterable[str]) -> str:
-    lines, line = [], "   "
-    for text in texts:
-        if len(line) + len(text) > 96:
-            lines.append(line)
-            line = "   "
-        line += f" {text},"
-    return "\n".join([*lines, line])
-
-
-def _given_names(root: Path) -> dict[str, list[str]]:
-    """Read names of classes that lie in the folder: classes.json, or a list of them."""
-    try:
-        said = json.loads((root / "classes.json").read_text(encoding="utf-8-sig"))
-        return {task: names for task, names in said.items() if isinstance(names, list)}
-    except (OSError, ValueError, AttributeError):
-        pass
-    for name in _NAMES:
-        try:
-            lines = (root / name).read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError):
-            continue
-        names = [line.strip() for line in lines if line.strip()]
-        if 1 < len(set(names)) == len(names) < 1000:
-            return {"semseg": names}
-    return {}

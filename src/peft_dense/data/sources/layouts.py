@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from peft_dense.data.described.checks import nearest
-from peft_dense.data.described.folder import DescribedFolder, place_of
+from peft_dense.data.described.folder import DescribedFolder
+from peft_dense.data.described.place import place_of
 from peft_dense.data.described.ready import FILE, read_description, ready_descriptions, recognise
 from peft_dense.data.described.schema import Description
 from peft_dense.data.labels import Item

@@ -170,6 +170,15 @@ def test_what_cannot_be_described(tmp_path):
         describe(tmp_path)
 
 
+@pytest.mark.parametrize("layout", ["pascal", "nyud"])
+def test_an_archive_with_a_loader_needs_no_description(tmp_path, layout):
+    make_archive(tmp_path / "x", train=1, val=1, size=(32, 40), layout=layout)
+    with pytest.raises(
+        DataError, match=rf"multi-task archive \({layout}\), which is read as it is"
+    ):
+        describe(tmp_path / "x")
+
+
 def test_a_file_that_is_there_stays(tmp_path):
     for n in range(3):
         photo(tmp_path / "rgb" / f"{n}.png")

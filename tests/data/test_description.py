@@ -20,8 +20,10 @@ from peft_dense.data import (
     check_data,
     open_data,
     read_description,
+    register_reader,
     tasks_of,
 )
+from peft_dense.data.described import readers
 from peft_dense.data.described.codes import Table
 from peft_dense.data.described.patterns import Pattern, line_regex
 from peft_dense.data.described.schema import SplitDescription
@@ -509,6 +511,43 @@ def test_a_problem_stops_nothing_else_in_a_check(tmp_path):
     (root / "dense.toml").write_text(TOML)
     (problem,) = check_data(root).problems
     assert problem.kind == "values" and "dense.toml declares 2 classes" in problem.reason
+
+
+def test_what_is_undeclared_is_to_be_said_in_the_description(tmp_path):
+    root = folder(tmp_path, cells(0, 5))
+    (root / "dense.toml").write_text(TOML.replace('classes = ["a", "b"]', ""))
+    assert tasks_of(open_data(root, "train"))["semseg"].channels == 6
+    (note,) = check_data(root).notes
+    assert "dense.toml: classes = [names] or 6 in [tasks.semseg]" in note
+    far = folder(tmp_path / "far", cells(2000, 3000, dtype=np.uint16))
+    depth = '[tasks.depth]\nlabels = "maps/{id}.png"\nunit = "m"\n'
+    (far / "dense.toml").write_text(f"{TOML.split('[tasks')[0]}\n{depth}")
+    (problem,) = check_data(far).problems
+    assert "Correct unit or scale in [tasks.depth] of" in problem.reason
+
+
+def test_a_reader_of_ones_own(tmp_path, monkeypatch):
+    class Doubled:
+        container = False
+
+        def read(self, path, root, values, *, colours):
+            return 2 * np.asarray(Image.open(path))
+
+        def ids(self, path):
+            return None
+
+    monkeypatch.setattr(readers, "READERS", dict(readers.READERS))
+    register_reader("doubled", Doubled)
+    assert first(folder(tmp_path, cells(0, 1)), classes=3, reader="doubled")[:2] == [0, 2]
+
+
+def test_a_ready_name_is_no_folder_of_that_name(tmp_path, monkeypatch):
+    (tmp_path / "voc").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        DataError, match="the description of voc doesn't say where the set is; pass"
+    ):
+        DescribedFolder("voc", "train")
 
 
 def test_like_takes_over_and_changes():

@@ -14,7 +14,7 @@ from peft_dense.data.described.listing import Ids, split_names
 from peft_dense.data.described.patterns import SPLIT, Pattern
 from peft_dense.data.described.place import declared_by, place_of
 from peft_dense.data.described.readers import find_reader
-from peft_dense.data.described.ready import read_description
+from peft_dense.data.described.ready import read_description, ready_descriptions
 from peft_dense.data.described.schema import Description, TaskDescription
 from peft_dense.data.images import IMAGES, Picture, picture_of, read_head, read_picture, white_of
 from peft_dense.data.labels import Item
@@ -291,4 +291,6 @@ class DescribedFolder(LabelledFiles):
 
 
 def _is_file(given: Any) -> bool:
-    return isinstance(given, (str, Path)) and Path(given).exists()
+    """Say whether a description was named by its file or folder, which then say where it is."""
+    named = isinstance(given, (str, Path)) and str(given) not in ready_descriptions()
+    return named and Path(given).exists()

@@ -14,6 +14,7 @@ from peft_dense.data.describing.looking import Look, hint_of, look_at
 from peft_dense.data.describing.splits import draft_splits
 from peft_dense.data.describing.writing import given_names, toml_key, toml_value
 from peft_dense.data.sources.finding import holds
+from peft_dense.data.sources.layouts import own_layout
 from peft_dense.errors import DataError
 from peft_dense.tasks import tasks as known_tasks
 from peft_dense.tasks.registry import kind_of_labels
@@ -53,6 +54,12 @@ def describe(root: str | Path) -> Draft:
     root = Path(root).expanduser()
     if not root.is_dir():
         raise DataError(f"no folder {root}; pass the one that holds the data set.")
+    own = own_layout(root)
+    if own in ("pascal", "nyud"):
+        raise DataError(
+            f"{root} is a multi-task archive ({own}), which is read as it is; it needs no "
+            "description. Pass the folder itself as data."
+        )
     ready = recognise(root)
     if ready is not None and ready != "folder":
         return _like(root, ready)

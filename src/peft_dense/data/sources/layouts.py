@@ -23,7 +23,7 @@ from peft_dense.data.sources.pascal_context import PASCALContext
 from peft_dense.errors import DataError
 from peft_dense.tasks import tasks as known_tasks
 
-__all__ = ["Place", "find_place", "layout_of", "open_data"]
+__all__ = ["Place", "find_place", "layout_of", "open_data", "own_layout"]
 
 _MARKS = {"JPEGImages/": "pascal", "gt_sets/": "nyud", "images/": "folder"}
 _ARCHIVES: dict[str, tuple[str, ...]] = {
@@ -172,7 +172,7 @@ def find_place(data: str | Path) -> Place:
         raise DataError(f"no folder {path}; pass the one that holds the data set.")
     if (path / FILE).is_file():
         return _described(read_description(path), path / FILE, "")
-    layout = _own_layout(path)
+    layout = own_layout(path)
     if layout is not None:
         return Place(path, layout, str(path.resolve()))
     ready = recognise(path)
@@ -185,8 +185,12 @@ def _described(how: Description, given: Path, prefix: str) -> Place:
     return Place(place_of(how, given), how.name, f"{prefix}{given.resolve()}", how)
 
 
-def _own_layout(root: Path) -> str | None:
-    """Tell the layouts with loaders of their own, in a folder or in an archive inside it."""
+def own_layout(root: Path) -> str | None:
+    """Tell a layout with a loader of its own, in a folder or in an archive inside it; else None.
+
+    Args:
+        root: The folder.
+    """
     for folder in (root, *(root / name for name in (*pascal_context.NAMES, *nyud.NAMES))):
         for mark, layout in _MARKS.items():
             if (folder / mark).is_dir() and not _is_another(folder):

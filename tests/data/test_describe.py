@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tomllib
 from PIL import Image
 from torch.testing import assert_close
 
 from peft_dense.data import DescribedFolder, check_data, describe, make_archive, open_data
+from peft_dense.data.described.toml import tomllib
 from peft_dense.data.describing.draft import write_draft
 from peft_dense.errors import DataError
 

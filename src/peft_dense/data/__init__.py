@@ -8,7 +8,7 @@ from peft_dense.data.checking.inspect import inspect_labels
 from peft_dense.data.described.folder import DescribedFolder
 from peft_dense.data.described.items import DescribedItems
 from peft_dense.data.described.readers import register_reader
-from peft_dense.data.described.ready import read_description, ready_descriptions
+from peft_dense.data.described.ready import FILE, read_description, ready_descriptions
 from peft_dense.data.described.schema import Description
 from peft_dense.data.describing.draft import Draft, describe
 from peft_dense.data.made.archive import make_archive
@@ -34,6 +34,7 @@ from peft_dense.data.transforms import (
 )
 
 __all__ = [
+    "FILE",
     "Cached",
     "ColorJitter",
     "Compose",

@@ -82,9 +82,9 @@ def setup_of(run: Path, place: str | None = None) -> tuple[Setup, Recipe]:
 
 
 def _name_of(given: str) -> str:
-    """Name the data by its folder: the one in ``voc:/data/VOC2012``, or that of a dense.toml."""
+    """Name the data by its folder, that of a dense.toml, or by another description's file."""
     path = Path(given)
-    return path.parent.name if path.suffix == ".toml" else path.name
+    return path.parent.name if path.name == data.FILE else path.name
 
 
 def score_run(

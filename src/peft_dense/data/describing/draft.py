@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,7 +104,9 @@ def write_draft(
             "--out FILE to write elsewhere."
         )
     try:
-        path.write_text(text, encoding="utf-8")
+        beside = path.with_name(f".{path.name}.part")
+        beside.write_text(text, encoding="utf-8")
+        os.replace(beside, path)  # whole or not at all
     except OSError as error:
         raise DataError(
             f"can't write {path}: {error}. Pass --out FILE to write elsewhere."

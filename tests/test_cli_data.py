@@ -150,6 +150,30 @@ def test_the_picture_has_a_row_a_sample(capsys, whole, tmp_path):
     assert held["picture"] == str(file)
 
 
+def test_describe_says_what_it_guessed_and_what_to_check(capsys, whole, tmp_path):
+    root = shutil.copytree(whole, tmp_path / "own")
+    (root / "images").rename(root / "photos")
+    (root / "classes.json").unlink()
+    dry = run(capsys, "describe", root, "--dry")
+    assert 'images = "photos/{id}.jpg"' in dry and not (root / "dense.toml").exists()
+    out = run(capsys, "describe", root)
+    assert f"draft: {root / 'dense.toml'}" in out and "peft-dense data check" in out
+    assert "check: semseg: names of the" in out and "images: photos/{id}.jpg (3 files" in out
+    assert run(capsys, "check", root).startswith(f"{root}: a data set as {root}/dense.toml says\n")
+    assert "stays as it is; pass --overwrite" in fails(capsys, "describe", root)
+    run(capsys, "describe", root, "--overwrite")
+    run(capsys, "describe", root, "--out", tmp_path / "mine.toml")
+    assert "No problems." in run(capsys, "check", tmp_path / "mine.toml")
+
+
+def test_a_ready_description_is_called_by_its_name(capsys, tmp_path):
+    root = tmp_path / "city"
+    run(capsys, "make", root, *SMALL, "--layout", "cityscapes")
+    out = run(capsys, "check", f"cityscapes:{root}")
+    assert "a data set as the description of cityscapes says" in out and out.endswith("problems.\n")
+    assert "did you mean 'cityscapes'" in fails(capsys, "check", f"cityscape:{root}")
+
+
 def test_progress_is_shown_to_people_alone(capsys, whole, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     assert main(["data", "check", str(whole)]) == 0

@@ -46,6 +46,28 @@ def test_a_run_is_trained_and_evaluated(tmp_path: Path, capsys: pytest.CaptureFi
     assert json.loads((run / "results.json").read_text())["recipe"]["lr"] == 0.5
 
 
+def test_described_data_is_trained_and_scored_from_anywhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    size = ["--train", "2", "--val", "2", "--size", "24", "32"]
+    assert main(["data", "make", "city", *size, "--layout", "cityscapes"]) == 0
+    assert main(["data", "describe", "city", "--out", "my.toml"]) == 0
+    tiny = [word for word in TINY if word not in ("--tasks", "sal,depth")]
+    for number, data in enumerate(("cityscapes:city", "my.toml", "city")):
+        out = str(tmp_path / f"run{number}")
+        assert main(["train", *tiny, "--data", data, "--no-pretrained", "--out", out]) == 0
+        capsys.readouterr()
+        monkeypatch.chdir(tmp_path / "city")  # what the run names is found from elsewhere
+        run = f"{out}/vmt_lite"
+        assert main(["evaluate", run, "--cpu", "--json"]) == 0
+        (found,) = json.loads(capsys.readouterr().out)
+        assert set(found["scores"]) == {"semseg", "depth"}
+        assert main(["train", *tiny, "--data", "no:where", "--no-pretrained", "--out", out]) == 2
+        assert "names no ready description" in capsys.readouterr().err
+        monkeypatch.chdir(tmp_path)
+
+
 def test_a_fork_begins_with_the_weights_of_a_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,6 +14,8 @@ from peft_dense.cli.output import one_line, table
 from peft_dense.data.checking.check import Problem, Report, check_data
 from peft_dense.data.checking.picture import draw_samples
 from peft_dense.data.checking.tally import Tally
+from peft_dense.data.described.ready import FILE, ready_descriptions
+from peft_dense.data.describing.draft import describe, write_draft
 from peft_dense.data.made.archive import LAYOUTS, make_archive
 from peft_dense.data.sources.declared import parse_tasks
 from peft_dense.errors import DataError
@@ -30,11 +32,6 @@ _TITLES = {
     "size": "labels of another size than their image",
     "values": "labels that hold what they can't",
     "labels": "labels that look wrong as a whole",
-}
-_LAYOUTS = {
-    "pascal": "the multi-task PASCAL-Context archive",
-    "nyud": "the multi-task NYUD archive",
-    "folder": "a folder of images and labels (DenseFolder)",
 }
 
 
@@ -71,7 +68,12 @@ def add_data(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         epilog="Exit status: 0 if it is sound, 1 if there are problems, 2 if it can't be checked.",
     )
     check.set_defaults(run=_check)
-    check.add_argument("root", metavar="ROOT", help="PASCAL_MT, NYUD_MT or a DenseFolder")
+    check.add_argument(
+        "root",
+        metavar="DATA",
+        help=f"a folder: PASCAL_MT, NYUD_MT, a DenseFolder, or one with a {FILE}; such a file; or "
+        f"NAME:ROOT, of which NAME is {', '.join(ready_descriptions())}",
+    )
     check.add_argument("--split", type=read.names, metavar="NAMES", help="lists, a,b,... (all)")
     check.add_argument(
         "--tasks",
@@ -86,6 +88,31 @@ def add_data(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "--workers", type=int, default=0, metavar="N", help="processes that read (0: this one)"
     )
     check.add_argument("--json", action="store_true", help="print JSON, with all problems")
+
+    about = "look at a folder, and write a first draft of its description"
+    draft = kinds.add_parser(
+        "describe",
+        help=about,
+        description=about.capitalize() + ".",
+        epilog=f"A person mends the draft; then `peft-dense data check ROOT` reads all by it. No "
+        f"{FILE} that is there is replaced, unless --overwrite says so.",
+    )
+    draft.set_defaults(run=_describe)
+    draft.add_argument("root", metavar="ROOT", help="the data set's folder")
+    draft.add_argument("--out", metavar="FILE", help=f"where to write (ROOT/{FILE})")
+    draft.add_argument("--dry", action="store_true", help="print the draft, and write nothing")
+    draft.add_argument("--overwrite", action="store_true", help="replace a file that is there")
+
+
+def _describe(arguments: argparse.Namespace) -> tuple[int, str]:
+    draft = describe(arguments.root)
+    guessed = [*draft.guessed, "", *(f"check: {one_line(doubt)}" for doubt in draft.doubts)]
+    if arguments.dry:
+        return 0, "\n".join([draft.text, *guessed]).rstrip()
+    path = write_draft(arguments.root, draft, out=arguments.out, overwrite=arguments.overwrite)
+    place = arguments.root if arguments.out is None else path
+    steps = ["", f"draft: {path}", f"then: peft-dense data check {place} --picture samples.png"]
+    return 0, "\n".join([*guessed, *steps] if draft.doubts else [*draft.guessed, *steps])
 
 
 def _make(arguments: argparse.Namespace) -> tuple[int, str]:
@@ -120,7 +147,7 @@ def _check(arguments: argparse.Namespace) -> tuple[int, str]:
     status = 1 if report.problems else 0
     if arguments.json:
         return status, json.dumps({**report.as_dict(), "picture": drawn}, indent=1)
-    lines = [f"{report.root}: {_LAYOUTS[report.layout]}", "", _counts(report), ""]
+    lines = [f"{report.root}: {report.title}", "", _counts(report), ""]
     for task, tallies in _by_task(report).items():
         lines += [_values(task, tallies), ""]
     lines += [_problems(report)]

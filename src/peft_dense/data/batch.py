@@ -10,13 +10,14 @@ from torch import Tensor
 
 from peft_dense.data.labels import Item, blank_label
 from peft_dense.data.sources.finding import by
+from peft_dense.data.task_choice import names_of_tasks
 from peft_dense.errors import DataError
 
 __all__ = ["blank_item", "collate", "on_device"]
 
 
 def collate(items: Sequence[Item]) -> Item:
-    """Stack items into a batch; ``meta`` becomes a list.
+    """Stack items into a batch; ``meta`` becomes a list, of empty dicts where items have none.
 
     Shape:
         ``B`` times ``(..., H, W) -> (B, ..., H, W)`` for every entry
@@ -42,12 +43,10 @@ def collate(items: Sequence[Item]) -> Item:
             f"images of {' and '.join(map(str, channels))} channels can't be stacked; save all "
             "images of a data set with the same channels, as .npy (H, W, C) or as RGB files."
         )
-    return {
-        name: [item[name] for item in items]
-        if name == "meta"
-        else torch.stack([item[name] for item in items])
-        for name in items[0]
+    batch: Item = {
+        name: torch.stack([item[name] for item in items]) for name in items[0] if name != "meta"
     }
+    return {**batch, "meta": [item.get("meta", {}) for item in items]}
 
 
 def on_device(batch: Item, device: torch.device | str) -> Item:
@@ -93,6 +92,8 @@ def blank_item(data: Any, size: Sequence[int] = (32, 32), channels: int = 3) -> 
     kinds = getattr(data, "kinds", {})
     height, width = size
     item: Item = {"image": torch.zeros(channels, height, width)}
-    item |= {task: blank_label(kinds.get(task, task), height, width) for task in data.tasks}
+    item |= {
+        task: blank_label(kinds.get(task, task), height, width) for task in names_of_tasks(data)
+    }
     item["meta"] = {"id": "", "size": (height, width), "kinds": dict(kinds)}
     return item

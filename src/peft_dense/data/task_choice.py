@@ -8,7 +8,7 @@ from peft_dense.data.labels import label_kind
 from peft_dense.errors import DataError
 from peft_dense.tasks import Task, task
 
-__all__ = ["tasks_of"]
+__all__ = ["names_of_tasks", "tasks_of"]
 
 
 def tasks_of(data: Any) -> dict[str, Task]:
@@ -30,7 +30,22 @@ def tasks_of(data: Any) -> dict[str, Task]:
         >>> {name: each.channels for name, each in tasks_of(Scenes(1, tasks=["semseg"])).items()}
         {'semseg': 7}
     """
-    return {name: _task(data, name) for name in data.tasks}
+    return {name: _task(data, name) for name in names_of_tasks(data)}
+
+
+def names_of_tasks(data: Any) -> tuple[str, ...]:
+    """Name the tasks that a data set has labels of: what it says, or what its first item holds.
+
+    Args:
+        data: Any data set whose items are dicts.
+
+    Example:
+        >>> names_of_tasks([{"image": 0, "sal": 1, "meta": {}}])
+        ('sal',)
+    """
+    if hasattr(data, "tasks"):
+        return tuple(data.tasks)
+    return tuple(name for name in data[0] if name not in ("image", "meta"))
 
 
 def _task(data: Any, name: str) -> Task:

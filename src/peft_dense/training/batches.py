@@ -74,7 +74,7 @@ class Draws(Dataset[Item]):
 
     def _blank(self, reason: str) -> Item:
         item = blank_item(self.data)
-        transform = self.data.transform
+        transform = getattr(self.data, "transform", None)
         item = transform(item) if transform else item
         item["meta"] = item["meta"] | {"skipped": reason}
         return item

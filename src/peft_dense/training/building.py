@@ -73,7 +73,7 @@ def make_data(setup: Setup, recipe: Recipe) -> tuple[dict[str, Task], Any, Any]:
         ),
         "val": to_size(setup.image_size),
     }
-    of_pascal = setup.own_data and data.layout_of(setup.data) == "pascal"
+    of_pascal = setup.own_data and data.find_place(setup.data).layout == "pascal"
     if setup.protocol != "atrc" and not of_pascal:
         raise UnknownNameError(f"--protocol {setup.protocol} is of PASCAL-Context's archive only.")
     sets: dict[str, Any] = {}
@@ -156,7 +156,7 @@ def check_setup(setup: Setup) -> None:
         UnsupportedModelError: The backbone has no weights to download.
     """
     if setup.own_data:
-        data.layout_of(setup.data)
+        data.find_place(setup.data)
     if setup.pretrained and ":" in setup.backbone:
         raise UnsupportedModelError(
             f"--pretrained downloads timm's weights, and {setup.backbone} is no name of timm's; "

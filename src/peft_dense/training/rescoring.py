@@ -88,6 +88,12 @@ def setup_of(run: Path, place: str | None = None) -> tuple[Setup, Recipe]:
     return Setup(**chosen), Recipe(**recipe)
 
 
+def _name_of(given: str) -> str:
+    """Name the data by its folder, that of a dense.toml, or by another description's file."""
+    path = Path(given)
+    return path.parent.name if path.name == data.FILE else path.name
+
+
 def score_run(
     run: Path,
     convention: Convention,
@@ -135,7 +141,7 @@ def score_run(
         "seed": recipe.seed,
         "data": setup.data,
         "metrics": {name: [each.metric, each.higher_is_better] for name, each in known.items()},
-        "protocol": f"{Path(setup.data).name} val, {size}",
+        "protocol": f"{_name_of(setup.data)} val, {size}",
         "scores": evaluate(
             model,
             known,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
+from peft_dense.data import find_place
 from peft_dense.errors import HyperparameterError, UnknownNameError, UnsupportedModelError
 from peft_dense.tasks import Task
 from peft_dense.training.building import make_backbone, make_data, make_model, named_methods
@@ -47,7 +47,7 @@ def run_all(setup: Setup, recipe: Recipe, accelerator: Accelerator | None = None
     about["pretrained"] = bool(setup.pretrained)
     begin = _weights_to_begin_with(setup, len(runs))
     if setup.own_data:
-        about["data"] = str(Path(setup.data).resolve())
+        about["data"] = find_place(setup.data).text
     results: list[Result] = []
     left_out: list[str] = []
     for label, (name, hyper) in runs.items():

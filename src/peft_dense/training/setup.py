@@ -34,7 +34,10 @@ class Setup:
     """
 
     data: str = _option(
-        MADE, "data", f"'{MADE}', or the folder of PASCAL_MT, NYUD_MT or a DenseFolder"
+        MADE,
+        "data",
+        f"'{MADE}'; the folder of PASCAL_MT, NYUD_MT, a DenseFolder or a set with a dense.toml; "
+        "that file itself; or a ready description and a folder, cityscapes:ROOT",
     )
     tasks: str | None = _option(
         None,

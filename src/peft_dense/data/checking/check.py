@@ -13,19 +13,12 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from peft_dense.data.checking.tally import Tally
-from peft_dense.data.checking.tolerant import ProblemKind, ReadImage, ReadImages, open_to_check
+from peft_dense.data.checking.tolerant import ProblemKind, ReadImage, ReadImages
 from peft_dense.data.labels import Item
-from peft_dense.data.sources.folder import available_tasks
-from peft_dense.data.sources.layouts import layout_of
+from peft_dense.data.sources.layouts import Place, find_place
 from peft_dense.errors import DataError, ShapeError, UnknownNameError
 
 __all__ = ["Problem", "Report", "check_data"]
-
-_TASKS = {
-    "pascal": ("semseg", "human_parts", "sal", "normals", "edge"),
-    "nyud": ("semseg", "normals", "edge", "depth"),
-}
-_ORDER = (*_TASKS["pascal"], "depth")
 
 
 @dataclass(frozen=True)
@@ -53,7 +46,8 @@ class Report:
 
     Args:
         root: The folder.
-        layout: ``pascal``, ``nyud`` or ``folder``.
+        layout: ``pascal``, ``nyud`` or ``folder``, or the name of a description.
+        title: What the set is, in a few words.
         images: Number of images listed, by split.
         tallies: Counts over labels, by split and task.
         problems: All of them.
@@ -63,6 +57,7 @@ class Report:
 
     root: Path
     layout: str
+    title: str = ""
     images: dict[str, int] = field(default_factory=dict)
     tallies: dict[str, dict[str, Tally]] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
@@ -101,9 +96,9 @@ def check_data(
     nothing: the other labels of the same image are still read and counted.
 
     Args:
-        root: A folder that `peft_dense.data` reads: PASCAL_MT, NYUD_MT or a `DenseFolder`.
-        splits: Names of the lists; by default train and val, of a `DenseFolder` those of train, val
-            and test that it has.
+        root: What `open_data` opens: a folder, a description's file, or ``cityscapes:ROOT``.
+        splits: Names of the lists; by default train and val, of a `DenseFolder` and of described
+            sets those of train, val and test that they have.
         tasks: The labels to read; by default all.
         samples: Number of items to keep for a picture.
         workers: Processes that read; 0 for this one.
@@ -114,20 +109,24 @@ def check_data(
         DataError: If ``root`` is no data set, or a list that was asked for can't be read.
         UnknownNameError: If the data set has no such task.
     """
-    root = Path(root).expanduser()
-    report = Report(root, layout_of(root))
+    place = find_place(root)
+    report = Report(place.root, place.layout, place.title)
     if report.layout == "pascal":
         _needs_scipy()
-    tasks = _tasks(report, tasks)
-    listed = _lists(report, splits)
+    tasks = _tasks(report, place, tasks)
+    listed = _lists(report, place, splits)
     for split in listed:
-        usable = [task for task in tasks if _has_folder(report, split, task, kinds)]
-        images = ReadImages(partial(open_to_check, root, report.layout, split, kinds=kinds), usable)
+        usable = [task for task in tasks if _has_folder(report, place, split, task, kinds)]
+        images = ReadImages(partial(place.open, split, kinds=kinds, late=True), usable)
         classes = images.whole.classes
         kinds_of, declared = images.whole.kinds, getattr(images.whole, "declared", None)
         tallies = {
             task: Tally(
-                task, classes.get(task), kinds_of[task], declared.number(task) if declared else None
+                task,
+                classes.get(task),
+                kinds_of[task],
+                declared.number(task) if declared else None,
+                declared,
             )
             for task in usable
         }
@@ -155,29 +154,24 @@ def _needs_scipy() -> None:
         raise DataError("PASCAL-Context's .mat files need scipy; pip install scipy.")
 
 
-def _tasks(report: Report, tasks: Sequence[str] | None) -> tuple[str, ...]:
+def _tasks(report: Report, place: Place, tasks: Sequence[str] | None) -> tuple[str, ...]:
     """Settle which tasks are checked."""
-    known = _TASKS.get(report.layout)
-    if known is None:
-        there = available_tasks(report.root)
-        others = [task for task in there if task not in _ORDER]
-        known = (*(task for task in _ORDER if task in there), *others)
+    known = place.tasks()
     for task in tasks or ():
         if task not in known:
             raise UnknownNameError.of(f"task of {report.root}", task, known)
     return known if tasks is None else tuple(tasks)
 
 
-def _lists(report: Report, splits: Sequence[str] | None) -> list[str]:
+def _lists(report: Report, place: Place, splits: Sequence[str] | None) -> list[str]:
     """Read the lists, and look for ids that stand in them twice."""
     found: dict[str, list[str]] = {}
-    wanted = splits or ("train", "val")
-    if splits is None and report.layout == "folder":
-        usual = ("train", "val", "test")
-        wanted = [name for name in usual if (report.root / f"{name}.txt").is_file()] or usual[:2]
-    for split in wanted:
+    known: dict[str, dict[str, str]] = {}
+    for split in splits or place.splits():
         try:
-            found[split] = open_to_check(report.root, report.layout, split, ()).ids
+            data = place.open(split, (), late=True)
+            found[split] = data.ids
+            known[split] = {name: data.identity(name) for name in data.ids}
         except DataError as error:  # noqa: PERF203
             if splits:
                 raise
@@ -189,16 +183,19 @@ def _lists(report: Report, splits: Sequence[str] | None) -> list[str]:
             if times > 1:
                 text = f"{name} stands in the list {split!r} {times} times; it counts as often."
                 report.problems.append(Problem("list", split, name, "list", text))
-            if first.setdefault(name, split) != split:
-                text = f"{name} stands in the lists {first[name]!r} and {split!r}."
+            image = known[split][name]
+            if first.setdefault(image, split) != split:
+                text = f"{name} stands in the lists {first[image]!r} and {split!r}."
                 report.problems.append(Problem("list", split, name, "list", text))
     return list(found)
 
 
-def _has_folder(report: Report, split: str, task: str, kinds: Mapping[str, str] | None) -> bool:
+def _has_folder(
+    report: Report, place: Place, split: str, task: str, kinds: Mapping[str, str] | None
+) -> bool:
     """Say whether there is a folder for a task's labels."""
     try:
-        open_to_check(report.root, report.layout, split, (task,), kinds=kinds)
+        place.open(split, (task,), kinds=kinds, late=True)
     except DataError as error:
         problem = Problem("missing", "", "", task, str(error))
         if problem not in report.problems:  # once is enough for all lists

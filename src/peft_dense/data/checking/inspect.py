@@ -8,6 +8,7 @@ from typing import Any
 from peft_dense.data.checking.findings import Finding
 from peft_dense.data.checking.tally import Tally
 from peft_dense.data.labels import Item
+from peft_dense.data.task_choice import names_of_tasks
 from peft_dense.errors import DataError, ShapeError
 
 __all__ = ["inspect_labels"]
@@ -33,7 +34,7 @@ def inspect_labels(data: Any, limit: int = 200) -> list[Finding]:
         >>> inspect_labels(Scenes(3, (24, 32), tasks=["sal", "depth"]))
         []
     """
-    tallies = {name: _tally(data, name) for name in data.tasks}
+    tallies = {name: _tally(data, name) for name in names_of_tasks(data)}
     found: list[Finding] = []
     total = len(data)
     looked = min(limit, total)
@@ -57,7 +58,10 @@ def _tally(data: Any, name: str) -> Tally:
     kind = getattr(data, "kinds", {}).get(name)
     names = getattr(data, "classes", {}).get(name)
     declared = getattr(data, "declared", None)
-    return Tally(name, names, kind, declared.number(name) if declared else None)
+    tally = Tally(name, names, kind, declared.number(name) if declared else None, declared)
+    if declared is None and not hasattr(data, "classes"):
+        tally.declared = True  # a plain list has no place to declare anything
+    return tally
 
 
 def _labels(data: Any, index: int) -> tuple[Item, dict[str, Path]]:

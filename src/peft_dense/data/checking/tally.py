@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from peft_dense.data.checking.findings import Finding, depth_doubt
+from peft_dense.data.sources.declared import Declared
 from peft_dense.tasks import Task
 from peft_dense.tasks import task as find_task
 from peft_dense.tasks.kinds import IGNORE, LabelKind
@@ -56,6 +57,7 @@ class Tally:
         classes: Names of its classes, if they are known.
         kind: Of its labels; by default the task's own.
         number: Of classes, if that is known.
+        declared: What the data set says of its tasks, for what to do where that isn't enough.
 
     Attributes:
         task: The task that reads the labels.
@@ -75,7 +77,9 @@ class Tally:
         classes: list[str] | None = None,
         kind: LabelKind | None = None,
         number: int | None = None,
+        declared: Declared | None = None,
     ) -> None:
+        self.says = declared or Declared()
         self.task = task_of_labels(name, classes, kind, number)
         self.kind = self.task.labels
         self.declared = self.kind.name != "segmentation" or bool(classes or number)
@@ -157,8 +161,7 @@ class Tally:
             yield Finding(
                 name,
                 "depth unit",
-                f"{file or name} {reason} A .npy is read as metres, a 16-bit PNG as millimetres: "
-                "divide or save it so.",
+                f"{file or name} {reason} {self.says.remedy_of_depth(name)}",
                 file,
                 serious=False,
             )
@@ -168,7 +171,7 @@ class Tally:
                 name,
                 "undeclared",
                 f"{where}: no names or number of classes; 0 to {last} are in the {all_of}. "
-                f'Declare them in classes.json: {{"{name}": [names]}} or {{"{name}": {last + 1}}}.',
+                f"{self.says.remedy(name, last + 1)}",
                 self.folder,
                 serious=False,
             )

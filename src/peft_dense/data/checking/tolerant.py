@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from torch.utils.data import Dataset
 
-from peft_dense.data.images import read_image
 from peft_dense.data.labels import Item
 from peft_dense.data.sources.files import LabelledFiles
-from peft_dense.data.sources.folder import DenseFolder
-from peft_dense.data.sources.nyud import NYUDv2
-from peft_dense.data.sources.pascal_context import PASCALContext
 from peft_dense.errors import DataError, LabelSizeError, MissingFileError
 
-__all__ = ["ProblemKind", "ReadImage", "ReadImages", "open_to_check"]
+__all__ = ["ProblemKind", "ReadImage", "ReadImages"]
 
 ProblemKind = Literal["list", "missing", "unreadable", "size", "values", "labels"]
 """What can be wrong: a list; of a file that it isn't there, can't be read, has another size than
@@ -76,7 +72,7 @@ class ReadImages(Dataset[ReadImage]):
     def _apart(self, found: ReadImage, index: int) -> None:
         """Read the image and the labels apart, so that one that fails doesn't hide the others."""
         try:
-            read_image(self.whole.files(found.name)["image"], self.whole.white)
+            self.whole.picture(found.name)
         except Exception as error:
             found.troubles["image"] = _trouble(error)
             return
@@ -99,39 +95,3 @@ def _trouble(error: Exception) -> tuple[ProblemKind, str]:
     if isinstance(error, LabelSizeError):
         kind = "size"
     return kind, str(error)
-
-
-def open_to_check(
-    root: Path,
-    layout: str,
-    split: str,
-    tasks: Sequence[str],
-    *,
-    kinds: Mapping[str, str] | None = None,
-) -> LabelledFiles:
-    """Open a data set so that everything is read from its own files, and as late as can be.
-
-    Raises:
-        UnknownNameError: If the layout has no such task.
-        DataError: If the list or a folder of labels can't be read.
-    """
-    if layout == "pascal":
-        return PASCALContext(root, split, tasks, cache=False)
-    if layout == "nyud":
-        return NYUDv2(root, split, tasks)
-    return _Patient(root, split, tasks, {k: v for k, v in (kinds or {}).items() if k in tasks})
-
-
-class _Patient(DenseFolder):
-    """A `DenseFolder` that opens even if images are missing, and says so on access."""
-
-    _is_open = False
-
-    def __init__(
-        self, root: Path, split: str, tasks: Sequence[str], kinds: Mapping[str, str]
-    ) -> None:
-        super().__init__(root, split, tasks, kinds=kinds)
-        self._is_open = True
-
-    def _image(self, name: str) -> Path:
-        return super()._image(name) if self._is_open else self.root

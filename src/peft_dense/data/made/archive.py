@@ -11,6 +11,16 @@ from typing import Protocol
 import numpy as np
 
 from peft_dense.data.labels import Item
+from peft_dense.data.made.archive_described import (
+    ADE20KWriter,
+    CityscapesWriter,
+    COCOPanopticWriter,
+    COCOStuffWriter,
+    NYUv2MatWriter,
+    SevenScenesWriter,
+    TaskonomyWriter,
+    VOCWriter,
+)
 from peft_dense.data.made.archive_pascal import PascalWriter
 from peft_dense.data.made.archive_plain import FolderWriter, NYUDWriter
 from peft_dense.data.made.scenes import Scenes
@@ -35,6 +45,14 @@ LAYOUTS: dict[str, tuple[str, Callable[[Path], Writer]]] = {
     "pascal": ("PASCAL_MT", PascalWriter),
     "nyud": ("NYUD_MT", NYUDWriter),
     "folder": ("", FolderWriter),
+    "cityscapes": ("", CityscapesWriter),
+    "ade20k": ("ADEChallengeData2016", ADE20KWriter),
+    "voc": ("VOC2012", VOCWriter),
+    "coco_panoptic": ("", COCOPanopticWriter),
+    "coco_stuff": ("", COCOStuffWriter),
+    "nyuv2_mat": ("", NYUv2MatWriter),
+    "taskonomy": ("", TaskonomyWriter),
+    "seven_scenes": ("", SevenScenesWriter),
 }
 """By name: the folder inside the root, and what writes into it."""
 
@@ -48,12 +66,12 @@ def make_archive(
     seed: int = 0,
     layout: str = "pascal",
 ) -> Path:
-    """Write rendered scenes to disk as a multi-task archive with exact labels.
+    """Write rendered scenes to disk in the layout of a data set, with exact labels.
 
-    For trying a pipeline, and for tests, where the real archive can't be had: ``pascal`` has the
-    files, formats and traps of PASCAL-Context's, ``nyud`` of NYUD's, and ``folder`` is a
-    `DenseFolder`. The folder appears under its name only when it is whole. The same arguments
-    write the same files.
+    For trying a pipeline, and for tests, where the real set can't be had: ``pascal`` has the files,
+    formats and traps of PASCAL-Context's archive, ``nyud`` of NYUD's, ``folder`` is a
+    `DenseFolder`, and each ready description has its layout here. The folder appears
+    under its name only when it is whole. The same arguments write the same files.
 
     Args:
         root: Folder to make; it may be there already if it is empty.

@@ -12,9 +12,17 @@ from peft_dense.data.labels import IGNORE, Item
 from peft_dense.data.made.scenes import CLASSES, PARTS
 from peft_dense.data.made.solids import Array
 
-__all__ = ["FolderWriter", "NYUDWriter", "by_class", "coded_normals", "save_image", "void_borders"]
+__all__ = [
+    "NYUD",
+    "FolderWriter",
+    "NYUDWriter",
+    "by_class",
+    "coded_normals",
+    "save_image",
+    "void_borders",
+]
 
-_NYUD = {
+NYUD = {
     "background": 1,
     "ground": 2,
     "box": 29,
@@ -45,7 +53,7 @@ class NYUDWriter:
     def add(self, split: str, name: str, item: Item) -> None:
         """Write the files of one image."""
         self.lists[split].append(name)
-        semseg = by_class(item, _NYUD)
+        semseg = by_class(item, NYUD)
         void = void_borders(semseg)
         save_image(item, self.folder / "images" / f"{name}.jpg")
         coded = np.where(void, 0, semseg).astype(np.uint8)

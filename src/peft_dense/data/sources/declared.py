@@ -31,7 +31,7 @@ class Declared:
     names: dict[str, list[str]] = field(default_factory=dict)
     numbers: dict[str, int] = field(default_factory=dict)
     kinds: dict[str, str] = field(default_factory=dict)
-    source: Path = Path("classes.json")
+    source: Path | str = Path("classes.json")
 
     def number(self, task: str) -> int | None:
         """Give the number of classes, if it was said."""
@@ -40,6 +40,21 @@ class Declared:
     def kind(self, task: str) -> LabelKind:
         """Give the kind of labels: what was said, else by the task's name."""
         return kind_of_labels(task, self.kinds.get(task), self.number(task) or 0)
+
+    def remedy(self, task: str, number: object) -> str:
+        """Say how a number of classes is declared, or their names."""
+        if isinstance(self.source, Path):
+            return (
+                f"Declare them in {self.source.name}: "
+                f'{{"{task}": [names]}} or {{"{task}": {number}}}.'
+            )
+        return f"Declare them in {self.source}: classes = [names] or {number} in [tasks.{task}]."
+
+    def remedy_of_depth(self, task: str) -> str:
+        """Say how depth comes to be in metres."""
+        if isinstance(self.source, Path):
+            return "A .npy is read as metres, a 16-bit PNG as millimetres: divide or save it so."
+        return f"Correct unit or scale in [tasks.{task}] of {self.source}."
 
     def check(self, task: str, label: Tensor, kind: LabelKind, path: Path) -> None:
         """Raise if a map of classes holds one beyond those declared.
@@ -53,7 +68,7 @@ class Declared:
         if number is None and largest > IGNORE:
             raise DataError(
                 f"{path} holds class {largest}; more than {IGNORE} classes have to be declared. "
-                f'Write {self.source} as {{"{task}": NUMBER}}, or name them there.'
+                f"{self.remedy(task, 'NUMBER')}"
             )
         if number is not None and largest >= number:
             raise DataError(

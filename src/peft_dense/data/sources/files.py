@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,10 @@ class LabelledFiles(Dataset[Item]):
         """What the labels of each task look like."""
         return {task: label_kind(task) for task in self.tasks}
 
+    def identity(self, name: str) -> str:
+        """Tell an image from those of other splits; ids of one folder do so themselves."""
+        return name
+
     def files(self, name: str) -> dict[str, Path]:
         """Give the files that an item is read from: ``image``, and one per task with a label."""
         raise NotImplementedError
@@ -89,12 +93,7 @@ class LabelledFiles(Dataset[Item]):
     def __getitem__(self, index: int) -> Item:
         name = self.ids[index]
         files = self.files(name)
-        picture = read_picture(
-            files["image"],
-            turn=self.turn,
-            white=self.white,
-            smallest=getattr(self.transform, "smallest", None),
-        )
+        picture = self.picture(name, getattr(self.transform, "smallest", None))
         as_bytes = getattr(self.transform, "takes_bytes", False)
         item: Item = {"image": picture.pixels if as_bytes else picture.floats()}
         item |= self._labels(name, files, picture, as_bytes)
@@ -104,7 +103,24 @@ class LabelledFiles(Dataset[Item]):
         """Read the labels of an item, with ``meta``, and of its image the size alone."""
         name = self.ids[index]
         files = self.files(name)
-        return self._labels(name, files, read_head(files["image"], turn=self.turn))
+        return self._labels(name, files, self._head(name, files["image"]))
+
+    def picture(self, name: str, smallest: Sequence[int] | None = None) -> Picture:
+        """Read the image of an id.
+
+        Args:
+            name: The id.
+            smallest: Height and width that are enough.
+
+        Raises:
+            DataError: If it can't be read.
+        """
+        path = self.files(name)["image"]
+        return read_picture(path, turn=self.turn, white=self.white, smallest=smallest)
+
+    def _head(self, name: str, path: Path) -> Picture:
+        """Read size and orientation of an image."""
+        return read_head(path, turn=self.turn)
 
     def _labels(
         self,

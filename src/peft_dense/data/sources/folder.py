@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-from torch import Tensor
+from peft_dense.data.described.folder import DescribedFolder
+from peft_dense.data.described.schema import Description
+from peft_dense.data.labels import Item
+from peft_dense.data.sources.declared import Declared, read_declared
+from peft_dense.data.sources.finding import read_ids
+from peft_dense.errors import DataError, UnknownNameError
 
-from peft_dense.data.images import IMAGES
-from peft_dense.data.labels import Item, as_label, read_array
-from peft_dense.data.sources.declared import read_declared
-from peft_dense.data.sources.files import LabelledFiles
-from peft_dense.data.sources.finding import Listing, read_ids
-from peft_dense.data.sources.marks import decode_marks, foreground_of
-from peft_dense.errors import DataError, MissingFileError, UnknownNameError
-from peft_dense.tasks.kinds import LabelKind
-
-__all__ = ["DenseFolder", "available_tasks"]
-
-_LABELS = (".png", ".npy", ".tif", ".tiff", ".bmp")
+__all__ = ["DenseFolder", "available_tasks", "describe_folder"]
 
 
-class DenseFolder(LabelledFiles):
+class DenseFolder(DescribedFolder):
     """Read images and their dense labels from a folder.
 
     ::
@@ -54,6 +47,7 @@ class DenseFolder(LabelledFiles):
             1023, 4095, 16383 and 65535 that some images spread over the folder don't exceed.
         drawn_on: Whether labels were drawn on images as they are ``shown`` or as they are
             ``stored``, where these differ and sizes don't tell.
+        late: Open even if images are missing, and say so on access.
 
     Raises:
         DataError: If the list, an image it names or a task's folder isn't there, or, on access, a
@@ -68,8 +62,6 @@ class DenseFolder(LabelledFiles):
         peft_dense.errors.DataError: no folder /nowhere; pass the one that holds images/ ...
     """
 
-    turn = True
-
     def __init__(
         self,
         root: str | Path,
@@ -81,121 +73,81 @@ class DenseFolder(LabelledFiles):
         classes: Mapping[str, int | Sequence[str]] | None = None,
         white: float | None = None,
         drawn_on: str | None = None,
+        late: bool = False,
     ) -> None:
-        there = available_tasks(root)
-        super().__init__(Path(root), split, tasks, transform, read_ids(Path(root), split))
+        self._there = available_tasks(root)
+        read_ids(Path(root), split)  # which says what is wrong with a list
         if drawn_on not in (None, "shown", "stored"):
             raise UnknownNameError.of("drawn_on", drawn_on, ("shown", "stored"))
-        self.drawn_on = drawn_on
-        self._images, self._label_files = Listing(IMAGES), Listing(_LABELS)
-        for name in self.ids:
-            self._image(name)
-        for task in self.tasks:
-            if task not in there:
-                near = difflib.get_close_matches(task, there, n=1, cutoff=0.5)
-                hint = f"did you mean {near[0]!r}? " if near else ""
-                raise DataError(
-                    f"no folder of labels for task {task!r} in {self.root}; {hint}"
-                    f"It has: {', '.join(there) or 'none'}."
-                )
-        self.declared = read_declared(self.root, kinds or {}, classes or {})
-        self._kinds = {task: self.declared.kind(task) for task in self.tasks}
-        self._foreground = {
-            task: foreground_of(self._label_files.all(self.root / task))
-            for task, kind in self._kinds.items()
-            if kind.marks
-        }
-        self.white = white or white_of(self._images.all(self.root / "images"))
+        self._said = read_declared(Path(root), kinds or {}, classes or {})
+        super().__init__(
+            describe_folder(self._said, split, tasks),
+            split,
+            tasks,
+            transform,
+            root=root,
+            white=white,
+            drawn_on=drawn_on,
+            late=late,
+        )
+
+    @property
+    def splits(self) -> list[str]:
+        """Names of the lists."""
+        return sorted(path.stem for path in self.root.glob("*.txt"))
 
     @property
     def classes(self) -> dict[str, list[str]]:
         """Class names by task, from ``classes.json`` or as given; empty without."""
         return self.declared.names
 
-    @property
-    def kinds(self) -> dict[str, LabelKind]:
-        """What the labels of each task look like."""
-        return self._kinds
+    def _declare(self) -> Declared:
+        return self._said
 
-    def number_of_classes(self, task: str) -> int:
-        """Give the declared number of classes, else one more than the largest of all labels.
-
-        Raises:
-            DataError: If no label can be read, or it holds what classes can't be.
-        """
-        declared = self.declared.number(task)
-        if declared is not None:
-            return declared
-        kind, largest = self.kinds[task], -1
-        for path in self._label_files.all(self.root / task):
-            label = as_label(read_array(path), kind, path)
-            valid = label[label != kind.ignore]
-            largest = max(largest, int(valid.max()) if len(valid) else -1)
-        if largest < 0:
-            raise DataError(f"no label in {self.root / task} holds a class; there is none to tell.")
-        return largest + 1
-
-    def files(self, name: str) -> dict[str, Path]:
-        """Give the files that an item is read from.
-
-        Args:
-            name: Id of an image.
-
-        Returns:
-            ``image``, and one path per task; a task without a label for this image has no entry.
-
-        Raises:
-            DataError: If there is no such image, or there are two files for one id.
-        """
-        labels = {task: self._label_files.find(self.root / task, name) for task in self.tasks}
-        there = {task: path for task, path in labels.items() if path is not None}
-        return {"image": self._image(name), **there}
-
-    def _image(self, name: str) -> Path:
-        path = self._images.find(self.root / "images", name)
-        if path is None:
-            raise MissingFileError(
-                f"no image {self.root / 'images' / name} with any of {', '.join(IMAGES)}; add "
-                f"it, or take {name!r} off the list."
-            )
-        return path
-
-    def _label(
-        self, task: str, name: str, files: Mapping[str, Path], size: tuple[int, int]
-    ) -> Tensor | None:
-        if task not in files:
-            return None
-        path, kind = files[task], self.kinds[task]
-        array = read_array(path)
-        if kind.marks:
-            array = decode_marks(array, self._foreground[task], path)
-        label = as_label(array, kind, path, narrow=True)
-        if kind.name == "segmentation":
-            self.declared.check(task, label, kind, path)
-        return label
+    def _check_labels(self) -> None:
+        """See that each task has a folder, which may be empty."""
+        for task in self.tasks:
+            if task not in self._there:
+                near = difflib.get_close_matches(task, self._there, n=1, cutoff=0.5)
+                hint = f"did you mean {near[0]!r}? " if near else ""
+                raise DataError(
+                    f"no folder of labels for task {task!r} in {self.root}; {hint}"
+                    f"It has: {', '.join(self._there) or 'none'}."
+                )
 
 
-def white_of(paths: Sequence[Path]) -> float:
-    """Say what white is in a folder's images of 16 bits, from up to 32 of them.
+def describe_folder(said: Declared, split: str, tasks: Iterable[str]) -> Description:
+    """Describe what `DenseFolder` reads, as any other data set is described.
 
-    Cameras of 10, 12 or 14 bits write 16-bit files whose values end there. So it is the smallest of
-    1023, 4095, 16383 and 65535 that none of those images exceeds; without such images, 65535.
+    Args:
+        said: What classes.json and arguments say of classes and kinds.
+        split: Name of the list.
+        tasks: The label folders.
+
+    Raises:
+        UnknownNameError: If a kind isn't one.
+        HyperparameterError: If a registered task is said to be of another kind.
+
+    Example:
+        >>> describe_folder(Declared(), "train", ["sal"]).tasks["sal"].labels
+        'sal/{id}.*'
     """
-    largest = max((_peak(path) for path in paths[:: -(-len(paths) // 32) or 1]), default=0)
-    return next((top for top in (1023, 4095, 16383) if 255 < largest <= top), 65535)
-
-
-def _peak(path: Path) -> int:
-    """Give the largest value of an image of 16 bits, of others 0."""
-    try:
-        if path.suffix.lower() == ".npy":
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-            return int(array.max()) if array.dtype == np.uint16 else 0
-        with Image.open(path) as image:
-            deep = image.mode.startswith("I")
-            return int(np.asarray(image).max()) if deep else 0
-    except Exception:  # whoever reads it says what is wrong with it
-        return 0
+    parts = {}
+    for task in tasks:
+        kind = said.kind(task).name
+        classes = said.names.get(task) or said.numbers.get(task)
+        counted = {} if kind != "segmentation" or classes is None else {"classes": classes}
+        parts[task] = {"labels": f"{task}/{{id}}.*", "kind": kind, **counted}
+    made = Description.of(
+        {
+            "name": "folder",
+            "images": "images/{id}.*",
+            "splits": {split: f"{split}.txt"},
+            "tasks": parts or {"none": {"labels": "none/{id}.*"}},
+        },
+        str(said.source),
+    )
+    return made if parts else replace(made, tasks={})
 
 
 def available_tasks(root: str | Path) -> list[str]:

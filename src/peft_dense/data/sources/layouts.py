@@ -1,14 +1,21 @@
-"""One way to open a folder, whichever of the layouts it has."""
+"""One way to open a data set, whichever of the layouts it has, or by its description."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from peft_dense.data.described.checks import nearest
+from peft_dense.data.described.folder import DescribedFolder
+from peft_dense.data.described.place import place_of
+from peft_dense.data.described.ready import FILE, read_description, ready_descriptions, recognise
+from peft_dense.data.described.schema import Description
 from peft_dense.data.labels import Item
 from peft_dense.data.sources import nyud, pascal_context
 from peft_dense.data.sources.declared import read_declared
+from peft_dense.data.sources.files import LabelledFiles
 from peft_dense.data.sources.finding import holds
 from peft_dense.data.sources.folder import DenseFolder, available_tasks
 from peft_dense.data.sources.nyud import NYUDv2
@@ -16,43 +23,200 @@ from peft_dense.data.sources.pascal_context import PASCALContext
 from peft_dense.errors import DataError
 from peft_dense.tasks import tasks as known_tasks
 
-__all__ = ["layout_of", "open_data"]
+__all__ = ["Place", "find_place", "layout_of", "open_data", "own_layout"]
 
-_MARKS = {"JPEGImages": "pascal", "gt_sets": "nyud", "images": "folder"}
+_MARKS = {"JPEGImages/": "pascal", "gt_sets/": "nyud", "images/": "folder"}
+_ARCHIVES: dict[str, tuple[str, ...]] = {
+    "pascal": ("semseg", "human_parts", "sal", "normals", "edge"),
+    "nyud": ("semseg", "normals", "edge", "depth"),
+}
+"""Archives with loaders of their own, and their tasks."""
+
+_ORDER = (*_ARCHIVES["pascal"], "depth")
 _EXPECTED = (
-    "Expected PASCAL_MT (JPEGImages/, ImageSets/Context/ ...), NYUD_MT (gt_sets/ ...), or your own "
+    "Expected PASCAL_MT (JPEGImages/, ImageSets/Context/ ...), NYUD_MT (gt_sets/ ...), your own "
     "images as a DenseFolder: train.txt and val.txt with one id per line, images/<id>.jpg, and one "
-    "folder of labels per task, such as semseg/<id>.png or sal/<id>.png."
+    "folder of labels per task, such as semseg/<id>.png or sal/<id>.png; or any set with a "
+    "dense.toml, of which `peft-dense data describe ROOT` writes a draft."
 )
 
 
-def layout_of(root: str | Path) -> str:
-    """Tell ``pascal``, ``nyud`` or ``folder`` by what is in a folder, or in an archive inside it.
+@dataclass(frozen=True)
+class Place:
+    """What a user named as data: a folder, and how it is laid out.
+
+    Args:
+        root: The set's folder, or that around an archive.
+        layout: ``pascal``, ``nyud`` and ``folder`` have loaders of their own; else the name of the
+            description.
+        description: Of other layouts.
+        text: What names it again from anywhere.
+    """
+
+    root: Path
+    layout: str
+    text: str
+    description: Description | None = None
+
+    @property
+    def title(self) -> str:
+        """Say what it is, in a few words."""
+        if self.description is None:
+            return {
+                "pascal": "the multi-task PASCAL-Context archive",
+                "nyud": "the multi-task NYUD archive",
+                "folder": "a folder of images and labels (DenseFolder)",
+            }[self.layout]
+        return f"a data set as {self.description.source} says"
+
+    def tasks(self, kinds: Mapping[str, str] | None = None) -> tuple[str, ...]:
+        """List the tasks that it may have labels of."""
+        if self.description is not None:
+            how = self.description
+            return tuple(
+                name
+                for name, each in how.tasks.items()
+                if not each.optional or DescribedFolder.has_labels(each, self.root)
+            )
+        if self.layout in _ARCHIVES:
+            return _ARCHIVES[self.layout]
+        there = available_tasks(self.root)
+        return (
+            *(task for task in _ORDER if task in there),
+            *(task for task in there if task not in _ORDER),
+        )
+
+    def splits(self) -> list[str]:
+        """List its splits; of a `DenseFolder` the usual ones that it has."""
+        usual = ["train", "val", "test"]
+        if self.description is not None:
+            found = DescribedFolder.splits_of(self.description, self.root)
+            return [name for name in usual if name in found] or found or usual[:2]
+        if self.layout in _ARCHIVES:
+            return usual[:2]
+        return [name for name in usual if (self.root / f"{name}.txt").is_file()] or usual[:2]
+
+    def open(
+        self,
+        split: str,
+        tasks: Sequence[str] | None = None,
+        transform: Callable[[Item], Item] | None = None,
+        *,
+        protocol: str = "atrc",
+        kinds: Mapping[str, str] | None = None,
+        late: bool = False,
+    ) -> LabelledFiles:
+        """Open one split.
+
+        Args:
+            split: Its name.
+            tasks: The labels wanted; by default those that the layout's class takes by itself.
+            transform: Callable from item to item.
+            protocol: As for `PASCALContext`.
+            kinds: What kind of labels tasks of your own have, in a `DenseFolder`.
+            late: Read everything from its own files, and as late as can be, for checking.
+        """
+        if self.layout == "folder":
+            wanted = _known(self.root, kinds) if tasks is None else tasks
+            own = {name: kind for name, kind in (kinds or {}).items() if name in wanted or not late}
+            return DenseFolder(self.root, split, wanted, transform, kinds=own, late=late)
+        if kinds:
+            what = (
+                "a set whose description says"
+                if self.description
+                else "an archive whose tasks have"
+            )
+            raise DataError(
+                f"{self.text} is {what} their kinds; got kinds of {', '.join(kinds)}. Tasks of "
+                "your own are those of a DenseFolder, or of a dense.toml."
+            )
+        if self.description is not None:
+            return DescribedFolder(
+                self.description, split, tasks, transform, root=self.root, late=late
+            )
+        chosen: dict[str, Any] = {} if tasks is None else {"tasks": tuple(tasks)}
+        if self.layout == "nyud":
+            return NYUDv2(self.root, split, transform=transform, **chosen)
+        if late:
+            return PASCALContext(self.root, split, transform=transform, cache=False, **chosen)
+        return PASCALContext(self.root, split, transform=transform, protocol=protocol, **chosen)
+
+
+def find_place(data: str | Path) -> Place:
+    """Find out what a user named as data.
+
+    Args:
+        data: A folder; a description's file, ``.../dense.toml``; or a ready description and a
+            folder, ``cityscapes:ROOT``.
 
     Raises:
-        DataError: It is none of them.
+        DataError: It is no data set, or there is no such description.
+
+    Example:
+        >>> find_place("citiscapes:/nowhere")
+        Traceback (most recent call last):
+            ...
+        peft_dense.errors.DataError: 'citiscapes:/nowhere' names no ready description; did you ...
     """
-    root = Path(root)
+    path = Path(data).expanduser()
+    name, colon, rest = str(data).partition(":")
+    if colon and len(name) > 1 and not path.exists():
+        if name not in ready_descriptions():
+            raise DataError(
+                f"{str(data)!r} names no ready description; {nearest(name, ready_descriptions())}"
+            )
+        return _described(read_description(name), Path(rest).expanduser(), f"{name}:")
+    if path.is_file() or path.suffix == ".toml":
+        return _described(read_description(path), path, "")
+    if not path.is_dir():
+        raise DataError(f"no folder {path}; pass the one that holds the data set.")
+    if (path / FILE).is_file():
+        return _described(read_description(path), path / FILE, "")
+    layout = own_layout(path)
+    if layout is not None:
+        return Place(path, layout, str(path.resolve()))
+    ready = recognise(path)
+    if ready is not None and ready != "folder":
+        return _described(read_description(ready), path, f"{ready}:")
+    raise DataError(f"{path} is no data set: it {holds(path)}. {_EXPECTED}")
+
+
+def _described(how: Description, given: Path, prefix: str) -> Place:
+    return Place(place_of(how, given), how.name, f"{prefix}{given.resolve()}", how)
+
+
+def own_layout(root: Path) -> str | None:
+    """Tell a layout with a loader of its own, in a folder or in an archive inside it; else None.
+
+    Args:
+        root: The folder.
+    """
     for folder in (root, *(root / name for name in (*pascal_context.NAMES, *nyud.NAMES))):
         for mark, layout in _MARKS.items():
-            if (folder / mark).is_dir():
-                _refuse_others(folder)
+            if (folder / mark).is_dir() and not _is_another(folder):
                 return layout
-    if not root.is_dir():
-        raise DataError(f"no folder {root}; pass the one that holds the data set.")
-    raise DataError(f"{root} is no data set: it {holds(root)}. {_EXPECTED}")
+    return None
 
 
-def _refuse_others(folder: Path) -> None:
-    """Name what looks alike and isn't: PASCAL VOC itself, and ADE20K."""
-    if (folder / "SegmentationClass").is_dir() and not (folder / "ImageSets/Context").is_dir():
-        raise DataError(
-            f"{folder} is PASCAL VOC (SegmentationClass/), not the multi-task archive. {_EXPECTED}"
-        )
-    if (folder / "annotations").is_dir() and (folder / "images" / "training").is_dir():
-        raise DataError(
-            f"{folder} is laid out as ADE20K (annotations/, images/training/). {_EXPECTED}"
-        )
+def _is_another(folder: Path) -> bool:
+    """Tell what only looks like one of them: PASCAL VOC itself, and ADE20K."""
+    voc = (folder / "SegmentationClass").is_dir() and not (folder / "ImageSets/Context").is_dir()
+    return voc or ((folder / "annotations").is_dir() and (folder / "images" / "training").is_dir())
+
+
+def layout_of(root: str | Path) -> str:
+    """Tell the layout of what a user named as data.
+
+    Args:
+        root: As for `open_data`.
+
+    Returns:
+        ``pascal``, ``nyud`` or ``folder``, or the name of a description.
+
+    Raises:
+        DataError: It is no data set.
+    """
+    return find_place(root).layout
 
 
 def open_data(
@@ -63,14 +227,16 @@ def open_data(
     *,
     protocol: str = "atrc",
     kinds: Mapping[str, str] | None = None,
-) -> PASCALContext | NYUDv2 | DenseFolder:
-    """Open one split of a data set on disk, by its layout.
+) -> LabelledFiles:
+    """Open one split of a data set on disk, by its layout or its description.
 
     Args:
-        root: The folder.
-        split: ``train`` or ``val``, or in a `DenseFolder` any other list.
-        tasks: The labels wanted; by default those that the layout's class takes by itself, and of a
-            `DenseFolder` all that the library knows or that are declared.
+        root: The folder; a description's file, ``.../dense.toml``; or a ready description and a
+            folder, ``cityscapes:ROOT``. A folder with a ``dense.toml`` is read by that.
+        split: ``train`` or ``val``, or any other that the set has.
+        tasks: The labels wanted; by default those that the layout's class takes by itself, of a
+            description all that the set doesn't lack, and of a `DenseFolder` all that the library
+            knows or that are declared.
         transform: Callable from item to item.
         protocol: As for `PASCALContext`; the other layouts have one only.
         kinds: What kind of labels tasks of your own have, in a `DenseFolder`.
@@ -78,18 +244,7 @@ def open_data(
     Raises:
         DataError: It is no data set, or something of it is missing.
     """
-    layout = layout_of(root)
-    if layout == "folder":
-        return DenseFolder(root, split, tasks or _known(Path(root), kinds), transform, kinds=kinds)
-    if kinds:
-        raise DataError(
-            f"{root} is an archive whose tasks have their kinds; got kinds of {', '.join(kinds)}. "
-            "Tasks of your own are those of a DenseFolder."
-        )
-    chosen: dict[str, Any] = {} if tasks is None else {"tasks": tuple(tasks)}
-    if layout == "nyud":
-        return NYUDv2(root, split, transform=transform, **chosen)
-    return PASCALContext(root, split, transform=transform, protocol=protocol, **chosen)
+    return find_place(root).open(split, tasks, transform, protocol=protocol, kinds=kinds)
 
 
 def _known(root: Path, kinds: Mapping[str, str] | None) -> list[str]:

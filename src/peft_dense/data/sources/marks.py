@@ -12,7 +12,7 @@ import numpy as np
 from peft_dense.data.labels import IGNORE, Array, read_array
 from peft_dense.errors import DataError
 
-__all__ = ["decode_marks", "foreground_of"]
+__all__ = ["decode_marks", "foreground_among", "foreground_of"]
 
 
 def foreground_of(paths: Iterable[Path]) -> int:
@@ -40,12 +40,31 @@ def foreground_of(paths: Iterable[Path]) -> int:
     return IGNORE if seen_255 else 1
 
 
+def foreground_among(arrays: Iterable[Array | None]) -> int:
+    """Say which value marks a pixel among masks that aren't in files, by the same rule.
+
+    Example:
+        >>> foreground_among([np.array([[0, 255]]), None]), foreground_among([np.array([[0, 1]])])
+        (255, 1)
+    """
+    seen_255 = False
+    for array in arrays:
+        other, full = (False, False) if array is None else _held(array)
+        if other:
+            return 1
+        seen_255 |= full
+    return IGNORE if seen_255 else 1
+
+
 def _values(path: Path) -> tuple[bool, bool]:
     """Say whether a file holds another value than 0 and 255, and whether it holds 255."""
     try:
-        array = read_array(path)
+        return _held(read_array(path))
     except DataError:
         return False, False
+
+
+def _held(array: Array) -> tuple[bool, bool]:
     if array.dtype == bool:
         return bool(array.any()), False
     full = array == IGNORE

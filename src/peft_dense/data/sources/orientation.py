@@ -45,8 +45,8 @@ def as_shown(
             raise DataError(
                 f"{image} carries EXIF orientation {picture.orientation}, and {path} doesn't say "
                 "whether it was drawn on the picture as it is shown or as it is stored; its size "
-                "fits both. Pass DenseFolder(..., drawn_on='shown') or 'stored', or save the image "
-                "as it is shown (PIL.ImageOps.exif_transpose)."
+                "fits both. Pass DenseFolder(..., drawn_on='shown') or 'stored' (in a dense.toml "
+                "under [images]), or save the image as it is shown (PIL.ImageOps.exif_transpose)."
             )
         drawn_on = "stored" if size == picture.stored else "shown"
     return _turn(label, kind, picture.orientation) if drawn_on == "stored" else label

@@ -1,0 +1,1 @@
+"""Data sets as they lie on disk, read by a description in place of a converter."""

@@ -1,0 +1,1 @@
+"""A first draft of a description, by looking at a folder."""

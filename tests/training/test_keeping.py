@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import gc
+import io
 import resource
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,6 +77,25 @@ def test_a_log_on_a_full_disk(tmp_path: Path) -> None:
     with full_disk((tmp_path / "log.csv").stat().st_size), pytest.raises(CheckpointError) as error:
         log(1, "train", scores)
     assert "log.csv" in str(error.value) and "Make room" in str(error.value)
+    assert not left_open(tmp_path)
+
+
+def left_open(folder: Path) -> list[str]:
+    """Files of a folder that some object still holds open."""
+    opened = [each for each in gc.get_objects() if issubclass(type(each), io.FileIO)]
+    names = (str(each.name) for each in opened if not each.closed)
+    return sorted(name for name in names if name.startswith(str(folder)))
+
+
+def test_a_log_closes_what_it_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Log(tmp_path):
+        assert left_open(tmp_path)
+    assert not left_open(tmp_path)
+    # The second of its files can't be opened.
+    monkeypatch.setattr(socket, "gethostname", lambda: "no/folder")
+    with pytest.raises(CheckpointError, match="TensorBoard") as error:
+        Log(tmp_path)
+    assert error.tb and not left_open(tmp_path)
 
 
 def test_an_error_in_a_run_is_not_hidden_by_closing_its_log(tmp_path: Path) -> None:
@@ -98,12 +120,11 @@ def test_tensorboard_reads_what_is_logged(tmp_path: Path) -> None:
 
 
 def test_a_grid_on_a_full_disk_leaves_the_former(tmp_path: Path) -> None:
-    log = Log(tmp_path)
-    sheet = Image.effect_noise((200, 200), 99).convert("RGB")
-    log.picture(1, sheet)
-    before = (tmp_path / "grid.png").read_bytes()
-    with full_disk(2000), pytest.raises(CheckpointError, match=r"grid\.png"):
-        log.picture(2, Image.effect_noise((200, 200), 99).convert("RGB"))
+    with Log(tmp_path) as log:
+        log.picture(1, Image.effect_noise((200, 200), 99).convert("RGB"))
+        before = (tmp_path / "grid.png").read_bytes()
+        with full_disk(2000), pytest.raises(CheckpointError, match=r"grid\.png"):
+            log.picture(2, Image.effect_noise((200, 200), 99).convert("RGB"))
     assert (tmp_path / "grid.png").read_bytes() == before
     assert not list(tmp_path.glob(".grid*"))
 

@@ -228,7 +228,8 @@ def test_a_missing_folder_of_labels_is_one_problem(root):
 
 def test_a_missing_or_empty_list_is_a_problem_unless_it_was_asked_for(root):
     (root / "ImageSets" / "Context" / "val.txt").unlink()
-    assert found(check_data(root)) == [("list", "val", "", "list")]
+    report = check_data(root)
+    assert found(report) == [("list", "val", "", "list")] and "val.txt" in report.problems[0].reason
     with pytest.raises(DataError, match="no list .*val.txt"):
         check_data(root, splits=["val"])
     (root / "ImageSets" / "Context" / "val.txt").write_text("\n")

@@ -605,7 +605,9 @@ def test_other_arguments_are_checked() -> None:
         with pytest.raises(HyperparameterError, match=r"expected one number from 0"):
             RandomRotation(degrees)
     for jitter in ({"hue": 0.7}, {"brightness": -1}, {"contrast": (2, 1)}, {"saturation": "much"}):
-        with pytest.raises(HyperparameterError, match=r"hue at most 0\.5"):
+        ((name, given),) = jitter.items()
+        with pytest.raises(HyperparameterError, match=r"hue at most 0\.5") as error:
             ColorJitter(**jitter)
+        assert str(error.value).startswith(f"{name}={given}")
     with pytest.raises(HyperparameterError, match=r"pass the transforms one by one"):
         Compose([Resize((4, 4)), RandomFlip()])

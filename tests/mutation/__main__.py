@@ -37,7 +37,14 @@ TESTS = {
         "src/peft_dense/methods",
         "src/peft_dense/backbones",
     ),
-    "training": ("tests/training", "tests/test_cli_train.py", "src/peft_dense/training"),
+    "training": (
+        "tests/training",
+        "tests/examples/test_train.py",
+        "tests/examples/test_pascal_context.py",
+        "tests/test_cli_train.py",
+        "tests/test_tradeoff.py",
+        "src/peft_dense/training",
+    ),
     "data": ("tests/data", "tests/test_cli_data.py", "src/peft_dense/data"),
     "tasks": ("tests/tasks", "src/peft_dense/tasks"),
 }

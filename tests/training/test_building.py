@@ -7,8 +7,10 @@ import subprocess
 import sys
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 
@@ -80,6 +82,21 @@ def test_weights_that_timm_has_not_are_refused() -> None:
         make_backbone(Setup(pretrained=True))
     with pytest.raises(UnsupportedModelError, match="timm has no weights for"):
         make_backbone(Setup(backbone="coatnet_0_224", pretrained=True))
+
+
+def test_what_went_wrong_with_a_download_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(name: str, pretrained: bool, **options: Any) -> None:
+        raise ConnectionError(f"no route to the host\nof {name}, {options}" + "!" * 999)
+
+    build = timm.create_model
+    monkeypatch.setattr(
+        timm, "create_model", lambda name, **o: (refuse if o.get("pretrained") else build)(name, **o)
+    )
+    with pytest.raises(CheckpointError) as error:
+        make_backbone(Setup(backbone="resnet10t", pretrained=True, drop_path=0.25))
+    said = str(error.value)
+    assert "ConnectionError: no route to the host of resnet10t" in said and "\n" not in said
+    assert "'drop_path_rate': 0.25" in said and 0 < said.count("!") < 200
 
 
 def test_files_that_are_no_weights_are_refused(tmp_path: Path) -> None:

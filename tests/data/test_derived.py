@@ -145,6 +145,18 @@ def test_the_folder_may_be_deleted_at_any_time(tmp_path: Path, source: Path) -> 
     assert make.calls == 2
 
 
+def test_a_name_that_is_no_utf8_is_a_name(tmp_path: Path) -> None:
+    source = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.mat"))
+    try:
+        source.write_bytes(b"one")
+    except OSError:
+        pytest.skip("no such names here")
+    make = Counted()
+    for _ in range(2):
+        DerivedCache(tmp_path / "cache").get("edge-1", source, make)
+    assert make.calls == 1
+
+
 def test_a_folder_that_can_not_be_made_warns_once(tmp_path: Path, source: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.warns(UserWarning, match=r"can't keep derived labels: .*pass cache=FOLDER"):

@@ -257,6 +257,22 @@ def test_unreadable_file_is_named(root: Path, name: str) -> None:
         DenseFolder(root, "val", TASKS)[0]
 
 
+def test_labels_alone_are_those_of_the_item(root: Path) -> None:
+    data = DenseFolder(root, "train", TASKS)
+    for index in range(2):
+        item, labels = data[index], data.labels(index)
+        assert set(labels) == set(item) - {"image"} and labels["meta"] == item["meta"]
+        for task in TASKS:
+            assert labels[task].dtype == item[task].dtype
+            assert torch.equal(labels[task], item[task])
+
+
+def test_normals_of_another_size(root: Path) -> None:
+    np.save(root / "normals" / "b.npy", np.ones((WIDTH, HEIGHT, 3)))
+    with pytest.raises(DataError, match=rf"b.npy is {WIDTH} x {HEIGHT}, its image {HEIGHT} x"):
+        DenseFolder(root, "val", ["normals"])[0]
+
+
 def test_label_of_another_size(root: Path) -> None:
     save(root / "semseg" / "b.png", np.zeros((WIDTH, HEIGHT), np.uint8))
     expected = (

@@ -293,6 +293,7 @@ def test_counts_at_all_thresholds_equal_one_after_another(
         thin_truth=False,
         nms=False,
     )
+    assert got.dtype == np.int64
     assert (got == naive_counts(values, truth, tolerance, 19, wanted)).all()
 
 

@@ -8,6 +8,7 @@ import io
 import resource
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -108,6 +109,7 @@ def test_an_error_in_a_run_is_not_hidden_by_closing_its_log(tmp_path: Path) -> N
 def test_tensorboard_reads_what_is_logged(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+    start = time.time()
     for begin, end in ((0, 3), (2, 4)):  # the second goes on from step 2
         with Log(tmp_path, begin) as log:
             for step in range(begin + 1, end + 1):
@@ -117,6 +119,7 @@ def test_tensorboard_reads_what_is_logged(tmp_path: Path) -> None:
     scalars = [(each.step, round(each.value, 3)) for each in found.Scalars("train/sal/loss")]
     assert scalars == [(1, 1.0), (2, 2.0), (3, 3.2), (4, 4.2)]
     assert found.Images("grid")[-1].step == 4
+    assert all(start <= each.wall_time <= time.time() for each in found.Scalars("train/sal/loss"))
 
 
 def test_a_grid_on_a_full_disk_leaves_the_former(tmp_path: Path) -> None:
@@ -189,6 +192,13 @@ def test_clearing_leaves_what_is_not_the_runs(tmp_path: Path) -> None:
     clear_run(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "own.csv"]
     assert Opened().results is None
+
+
+def test_a_log_of_a_new_run_begins_anew(tmp_path: Path) -> None:
+    for _ in range(2):
+        with Log(tmp_path) as log:
+            log(1, "train", {"sal": {"loss": 1.0}})
+    assert len((tmp_path / "log.csv").read_text().splitlines()) == 2
 
 
 def test_a_log_has_a_line_per_metric(tmp_path: Path) -> None:

@@ -134,6 +134,7 @@ def test_a_loss_that_is_not_finite_stops_with_task_and_step(value: float, tmp_pa
     said = str(error.value)
     assert "the loss of depth isn't finite at step 3" in said and "lower lr" in said.lower()
     assert trainer.states.steps() == [2]
+    assert [path.name for path in (tmp_path / "states").iterdir()] == ["step_00000002.ckpt"]
     for name, parameter in trainer.model.named_parameters():
         assert parameter.isfinite().all(), name
     states = trainer.states.newest()

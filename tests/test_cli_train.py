@@ -17,8 +17,10 @@ pytest.importorskip("tensorboard")
 from peft_dense.cli import main
 from peft_dense.cli.output import exit_status
 from peft_dense.cli.train import make_parser, options_of
+from peft_dense.errors import CheckpointError
 from peft_dense.methods import methods
 from peft_dense.training import Recipe, Setup
+from peft_dense.training.rescoring import Convention
 from peft_dense.training.run_folder import read_weights
 
 ROOT = Path(__file__).parents[1]
@@ -142,6 +144,7 @@ def test_help_says_defaults_that_say_something(
 
 def test_every_field_is_an_option_and_is_read_back() -> None:
     parser = make_parser()
+    assert all(action.help for action in parser._actions)
     setup, recipe = options_of(parser.parse_args([]))
     assert isinstance(setup, Setup) and isinstance(recipe, Recipe)
     assert (recipe.steps, recipe.batch, recipe.optimizer) == (250, 8, "adamw")
@@ -159,6 +162,24 @@ def test_every_field_is_an_option_and_is_read_back() -> None:
     assert recipe.loss_weights["sal"] == 3 and recipe.loss_weights["normals"] == 10
     assert (recipe.epochs, recipe.steps, recipe.clip, recipe.ema) == (2, None, 1.5, 0.9)
     assert recipe.bf16 and not recipe.fused and recipe.schedule == "cosine"
+
+
+def test_edges_are_scored_within_the_usual_distance(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """0.0075 of the diagonal, as on BSDS and PASCAL-Context; 0.011 is NYUD's."""
+    assert Convention().tolerance == 0.0075
+    asked = []
+
+    def score(run: Path, convention: Convention, *_: object, **__: object) -> None:
+        asked.append(convention)
+        raise CheckpointError("enough")
+
+    (tmp_path / "results.json").write_text("{}")
+    monkeypatch.setattr("peft_dense.training.rescoring.score_run", score)
+    for more in ([], ["--tolerance", "0.011"]):
+        assert main(["evaluate", str(tmp_path), "--edges", "--cpu", *more]) == 2
+    assert [each.tolerance for each in asked] == [0.0075, 0.011] and asked[0].edges
 
 
 def test_a_runs_own_file_gives_its_options_back(

@@ -517,3 +517,6 @@ def test_by_default_a_pair_lies_within_three_quarters_of_a_percent(
     logits[0, 0, 50 + apart[0], 50 + apart[1]] = 9.0
     meter.update(logits, truth)
     assert meter.compute()["odsF"] == found
+    marks = logits[0, 0].sigmoid().numpy()
+    both, *_ = boundary_counts(marks, [truth[0].numpy() == 1], nms=False)
+    assert both.max() == found / 100

@@ -13,6 +13,7 @@ from torch.testing import assert_close
 
 from peft_dense.data import Scenes
 from peft_dense.data.labels import Item
+from peft_dense.data.made.people import stick_person
 from peft_dense.data.made.scenes import CLASSES, PARTS
 from peft_dense.data.made.solids import (
     Array,
@@ -238,3 +239,43 @@ def test_rotations_are_rotations(seed: int) -> None:
     frame = rotation(axis, rng.uniform(0, 7))
     assert np.allclose(frame.T @ frame, np.eye(3)) and np.isclose(np.linalg.det(frame), 1)
     assert np.allclose(frame[:, 1], axis / np.linalg.norm(axis))
+
+
+def ends(solid: Solid, start: Array) -> tuple[Array, Array, float]:
+    """Both ends of a capsule, the one nearer to a point first, and its radius."""
+    radius = float(np.sqrt(solid.surfaces[0].c0))
+    along = (solid.reach - radius) * solid.frame[:, 1]
+    first, second = solid.origin - along, solid.origin + along
+    if np.linalg.norm(second - start) < np.linalg.norm(first - start):
+        first, second = second, first
+    return first, second, radius
+
+
+def test_a_person_hangs_together_and_stands_on_the_ground() -> None:
+    forwards, stretched = [], []
+    for seed in range(60):
+        place = np.array([seed / 9, 0, -2.0])
+        body = stick_person(np.random.default_rng(seed), place)
+        limbs: dict[str, list[Solid]] = {}
+        for part, solid, _ in body:
+            limbs.setdefault(PARTS[part], []).append(solid)
+        (head,), (torso,) = limbs["head"], limbs["torso"]
+        hips, neck, _ = ends(torso, place)
+        low, high, size = ends(head, neck)
+        assert hips[1] < neck[1] < low[1] < high[1]
+        assert np.linalg.norm(high - low) < size  # it is round, and doesn't reach into the torso
+        lows = [min(a[1], b[1]) - r for a, b, r in (ends(solid, place) for _, solid, _ in body)]
+        assert abs(min(lows)) < 1e-9
+        joints = []
+        for upper, lower, trunk in (("arm", "arm", neck), ("leg", "leg", hips)):
+            for one, other in zip(limbs[f"upper {upper}"], limbs[f"lower {lower}"], strict=True):
+                root, joint, _ = ends(one, trunk)
+                near, far, _ = ends(other, joint)
+                assert np.allclose(near, joint)
+                joints.append((root, joint, far))
+        (_, elbow, hand), _, (left, knee, _), (right, _, _) = joints
+        stretched.append((elbow - joints[0][0]) @ (hand - elbow) > 0)
+        ahead = np.cross(left - right, [0, 1, 0])  # x goes from the one hip to the other
+        forwards.append((knee - left) @ ahead < 0)
+    assert np.mean(stretched) > 0.6  # arms are folded seldom
+    assert 0.2 < np.mean(forwards) < 0.8  # legs swing both ways

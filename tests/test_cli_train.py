@@ -145,6 +145,8 @@ def test_help_says_defaults_that_say_something(
 def test_every_field_is_an_option_and_is_read_back() -> None:
     parser = make_parser()
     assert all(action.help for action in parser._actions)
+    titles = {group.title for group in parser._action_groups if group._group_actions}
+    assert titles == {"options", "data", "model", "training", "speed", "keeping", "where"}
     setup, recipe = options_of(parser.parse_args([]))
     assert isinstance(setup, Setup) and isinstance(recipe, Recipe)
     assert (recipe.steps, recipe.batch, recipe.optimizer) == (250, 8, "adamw")

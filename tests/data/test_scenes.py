@@ -139,6 +139,8 @@ def test_everything_occurs() -> None:
     seen = set(torch.cat([item["semseg"].flatten() for item in items]).tolist())
     parts = set(torch.cat([item["human_parts"].flatten() for item in items]).tolist())
     assert seen == set(range(len(CLASSES))) and parts == {*range(len(PARTS)), 255}
+    kinds = [len({*item["semseg"].unique().tolist()} & {2, 3, 4, 5}) for item in items]
+    assert sum(kinds) / len(kinds) > 1.5  # three to five things, some of a kind, some hidden
 
 
 @pytest.mark.parametrize("size", [(1, 1), (8, 120), (120, 8)])
@@ -223,6 +225,14 @@ def test_rays_meet_a_solid_where_marching_does(kind: str, seed: int) -> None:
     v, u = 30 - 50 * rays[met, 1], 30 + 50 * rays[met, 0]
     assert (rows.start <= v).all() and (v <= rows.stop).all()
     assert (columns.start <= u).all() and (u <= columns.stop).all()
+
+
+@pytest.mark.parametrize(("kind", "half"), [("box", 0.6), ("cylinder", 0.5)])
+def test_a_ray_parallel_to_the_sides_meets_the_end(kind: str, half: float) -> None:
+    solid = make(kind, np.array([0.0, 0, -3]), np.array([0.0, 0, 1]))
+    with np.errstate(divide="raise", invalid="raise"):
+        depth, _ = solid.hit(np.array([[0.0, 0, -1]]))
+    assert depth[0] == pytest.approx(3 - half)
 
 
 def test_a_plane_is_met_everywhere_below_the_horizon() -> None:

@@ -20,6 +20,7 @@ from peft_dense.cli.train import make_parser, options_of
 from peft_dense.errors import CheckpointError
 from peft_dense.methods import methods
 from peft_dense.training import Recipe, Setup
+from peft_dense.training.options import use_config
 from peft_dense.training.rescoring import Convention
 from peft_dense.training.run_folder import read_weights
 
@@ -164,6 +165,18 @@ def test_every_field_is_an_option_and_is_read_back() -> None:
     assert recipe.loss_weights["sal"] == 3 and recipe.loss_weights["normals"] == 10
     assert (recipe.epochs, recipe.steps, recipe.clip, recipe.ema) == (2, None, 1.5, 0.9)
     assert recipe.bf16 and not recipe.fused and recipe.schedule == "cosine"
+
+
+def test_a_config_gives_the_defaults_of_what_is_parsed_next(tmp_path: Path) -> None:
+    recipe = {"lr": 0.25, "loss_weights": {"sal": 7.0}}
+    about = {"method": "lora", "hyper": {"rank": 2}}
+    (tmp_path / "run.json").write_text(json.dumps({"recipe": recipe, "about": about}))
+    for path in (tmp_path, tmp_path / "run.json"):
+        parser, given = make_parser(), ["--config", str(path), "--steps", "3"]
+        use_config(parser, given)
+        setup, found = options_of(parser.parse_args(given))
+        assert (setup.method, setup.hyper, found.lr, found.steps) == ("lora", ("rank=2",), 0.25, 3)
+        assert found.loss_weights["sal"] == 7 and found.loss_weights["normals"] == 10
 
 
 def test_edges_are_scored_within_the_usual_distance(

@@ -12,7 +12,7 @@ help:
 	@echo "make test-rest  the laws on every other pair of method and backbone"
 	@echo "make test-all   both"
 	@echo "make lint   lint and type check only"
-	@echo "make mutation  run a sample of mutants (about an hour; docs/testing.md)"
+	@echo "make mutation  run a sample of mutants (about two hours; docs/testing.md)"
 	@echo "make demo   train three methods on made scenes and compare them"
 	@echo "make docs   build the documentation into site/"
 	@echo "make clean  remove .venv and everything built"
@@ -44,7 +44,8 @@ test-rest: $(READY)
 test-all: test test-rest
 
 mutation: $(READY)
-	@PYTHONPATH=tests $(BIN)/python -m mutation --sample 400 --seed 0
+	@PYTHONPATH=tests $(BIN)/python -m mutation --rooms core --sample 400 --seed 0
+	@PYTHONPATH=tests $(BIN)/python -m mutation --rooms training,data,tasks --sample 320 --seed 0
 
 demo: $(READY)
 	@$(BIN)/python examples/train.py --method decoders_only,shared_adapter,vmt_lite \

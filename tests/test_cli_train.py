@@ -17,8 +17,11 @@ pytest.importorskip("tensorboard")
 from peft_dense.cli import main
 from peft_dense.cli.output import exit_status
 from peft_dense.cli.train import make_parser, options_of
+from peft_dense.errors import CheckpointError
 from peft_dense.methods import methods
 from peft_dense.training import Recipe, Setup
+from peft_dense.training.options import use_config
+from peft_dense.training.rescoring import Convention
 from peft_dense.training.run_folder import read_weights
 
 ROOT = Path(__file__).parents[1]
@@ -164,6 +167,9 @@ def test_help_says_defaults_that_say_something(
 
 def test_every_field_is_an_option_and_is_read_back() -> None:
     parser = make_parser()
+    assert all(action.help for action in parser._actions)
+    titles = {group.title for group in parser._action_groups if group._group_actions}
+    assert titles == {"options", "data", "model", "training", "speed", "keeping", "where"}
     setup, recipe = options_of(parser.parse_args([]))
     assert isinstance(setup, Setup) and isinstance(recipe, Recipe)
     assert (recipe.steps, recipe.batch, recipe.optimizer) == (250, 8, "adamw")
@@ -181,6 +187,36 @@ def test_every_field_is_an_option_and_is_read_back() -> None:
     assert recipe.loss_weights["sal"] == 3 and recipe.loss_weights["normals"] == 10
     assert (recipe.epochs, recipe.steps, recipe.clip, recipe.ema) == (2, None, 1.5, 0.9)
     assert recipe.bf16 and not recipe.fused and recipe.schedule == "cosine"
+
+
+def test_a_config_gives_the_defaults_of_what_is_parsed_next(tmp_path: Path) -> None:
+    recipe = {"lr": 0.25, "loss_weights": {"sal": 7.0}}
+    about = {"method": "lora", "hyper": {"rank": 2}}
+    (tmp_path / "run.json").write_text(json.dumps({"recipe": recipe, "about": about}))
+    for path in (tmp_path, tmp_path / "run.json"):
+        parser, given = make_parser(), ["--config", str(path), "--steps", "3"]
+        use_config(parser, given)
+        setup, found = options_of(parser.parse_args(given))
+        assert (setup.method, setup.hyper, found.lr, found.steps) == ("lora", ("rank=2",), 0.25, 3)
+        assert found.loss_weights["sal"] == 7 and found.loss_weights["normals"] == 10
+
+
+def test_edges_are_scored_within_the_usual_distance(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """0.0075 of the diagonal, as on BSDS and PASCAL-Context; 0.011 is NYUD's."""
+    assert Convention().tolerance == 0.0075
+    asked = []
+
+    def score(run: Path, convention: Convention, *_: object, **__: object) -> None:
+        asked.append(convention)
+        raise CheckpointError("enough")
+
+    (tmp_path / "results.json").write_text("{}")
+    monkeypatch.setattr("peft_dense.training.rescoring.score_run", score)
+    for more in ([], ["--tolerance", "0.011"]):
+        assert main(["evaluate", str(tmp_path), "--edges", "--cpu", *more]) == 2
+    assert [each.tolerance for each in asked] == [0.0075, 0.011] and asked[0].edges
 
 
 def test_a_runs_own_file_gives_its_options_back(

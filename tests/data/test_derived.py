@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,27 @@ def test_without_a_cache_nothing_is_kept(
     for _ in range(2):
         assert cache.get("edge-1", source, make).tolist() == ARRAY.tolist()
     assert make.calls == 2 and not (tmp_path / "cache").exists()
+
+
+def test_the_folder_may_be_deleted_at_any_time(tmp_path: Path, source: Path) -> None:
+    cache, make = DerivedCache(tmp_path / "some" / "cache"), Counted()
+    for _ in range(2):
+        cache.get("edge-1", source, make)
+        assert len(kept(tmp_path / "some")) == 1
+        shutil.rmtree(tmp_path / "some")
+    assert make.calls == 2
+
+
+def test_a_name_that_is_no_utf8_is_a_name(tmp_path: Path) -> None:
+    source = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.mat"))
+    try:
+        source.write_bytes(b"one")
+    except OSError:
+        pytest.skip("no such names here")
+    make = Counted()
+    for _ in range(2):
+        DerivedCache(tmp_path / "cache").get("edge-1", source, make)
+    assert make.calls == 1
 
 
 def test_a_folder_that_can_not_be_made_warns_once(tmp_path: Path, source: Path) -> None:

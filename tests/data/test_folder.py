@@ -11,7 +11,18 @@ import torch
 from PIL import Image
 from torch.testing import assert_close
 
-from peft_dense.data import Cached, DenseFolder, RandomFlip, Resize, available_tasks, collate
+from peft_dense.data import (
+    Cached,
+    Compose,
+    DenseFolder,
+    Pack,
+    PadTo,
+    RandomFlip,
+    Resize,
+    available_tasks,
+    blank_item,
+    collate,
+)
 from peft_dense.data.labels import read_label
 from peft_dense.errors import DataError
 
@@ -177,6 +188,29 @@ def test_what_is_kept_is_counted_in_bytes(root: Path) -> None:
         cached[2]
 
 
+def test_who_takes_bytes_gets_bytes_of_what_is_kept() -> None:
+    image = (torch.arange(48) / 255).reshape(3, 4, 4)
+    cached = Cached([{"image": image, "sal": torch.ones(4, 4, dtype=torch.int64)}])
+    for transform, dtype in ((None, torch.float32), (RandomFlip(0), torch.float32)):
+        cached.transform = transform
+        assert cached[0]["image"].dtype == dtype
+    cached.transform = Pack()
+    assert cached[0]["image"].flatten().tolist() == list(range(48))
+    seen = []
+    cached.transform = Compose(lambda item: seen.append(item["image"].dtype) or item)
+    cached.transform.takes_bytes = True
+    cached[0]
+    assert seen == [torch.uint8]
+
+
+def test_what_cannot_be_read_has_the_kinds_of_the_others(root: Path) -> None:
+    """So a map of 300 classes is padded with what ignores it."""
+    data = DenseFolder(root, "train", ["semseg"], classes={"semseg": 300})
+    blank = blank_item(data, (2, 2))
+    assert (blank["semseg"] == 65535).all()
+    assert (PadTo((4, 4))(blank)["semseg"] == 65535).all()
+
+
 def test_items_alone_cannot_be_read_again(root: Path) -> None:
     data = DenseFolder(root, "train", TASKS)
     items = (data[index] for index in range(2))
@@ -255,6 +289,22 @@ def test_unreadable_file_is_named(root: Path, name: str) -> None:
     (root / name).write_bytes((root / name).read_bytes()[:40])
     with pytest.raises(DataError, match=rf"can't read .*{name}.*Is the file whole\?"):
         DenseFolder(root, "val", TASKS)[0]
+
+
+def test_labels_alone_are_those_of_the_item(root: Path) -> None:
+    data = DenseFolder(root, "train", TASKS)
+    for index in range(2):
+        item, labels = data[index], data.labels(index)
+        assert set(labels) == set(item) - {"image"} and labels["meta"] == item["meta"]
+        for task in TASKS:
+            assert labels[task].dtype == item[task].dtype
+            assert torch.equal(labels[task], item[task])
+
+
+def test_normals_of_another_size(root: Path) -> None:
+    np.save(root / "normals" / "b.npy", np.ones((WIDTH, HEIGHT, 3)))
+    with pytest.raises(DataError, match=rf"b.npy is {WIDTH} x {HEIGHT}, its image {HEIGHT} x"):
+        DenseFolder(root, "val", ["normals"])[0]
 
 
 def test_label_of_another_size(root: Path) -> None:

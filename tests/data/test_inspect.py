@@ -18,7 +18,11 @@ H, W = 6, 8
 WRONG = {
     "no positive": ("sal", np.zeros((H, W), np.uint8), r"none of the 3 labels .*255 alone in the"),
     "no label": ("semseg", np.full((H, W), 255, np.uint8), r"no pixel of the 3 labels .* counts"),
-    "one class": ("semseg", np.zeros((H, W), np.uint8), r"nothing but sky \(0\) .*semseg=binary"),
+    "one class": (
+        "semseg",
+        np.zeros((H, W), np.uint8),
+        r"3 labels .* hold nothing but sky \(0\) ",
+    ),
     "depth unit": ("depth", np.full((H, W), 2500, np.uint16), r"up to 2,500 m.*are they millimet"),
 }
 

@@ -88,6 +88,9 @@ def test_a_value_that_is_no_mark_is_refused_by_file(tmp_path: Path) -> None:
     save(root / "sal" / "b.png", mask(0, 1))  # changed since
     with pytest.raises(DataError, match=r"sal.b.png holds 1; masks are"):
         data[0]
+    root = masked(tmp_path, {"a": mask(*range(2, 30))})
+    with pytest.raises(DataError, match=r"sal.a.png holds 2, 3, 4, 5, 6; masks are"):  # no more
+        DenseFolder(root, "train", ["sal"])[0]
 
 
 def test_masks_of_one_bit_and_of_truth_values_are_marks(tmp_path: Path) -> None:
@@ -354,11 +357,12 @@ def test_pages_of_a_tiff_are_channels(tmp_path: Path) -> None:
     assert_close(image[3], torch.tensor(np.asarray(pages[3])) / 255)
 
 
-def test_bands_of_a_tiff_are_channels(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", ["tif", "TIFF"])
+def test_bands_of_a_tiff_are_channels(tmp_path: Path, ending: str) -> None:
     tifffile = pytest.importorskip("tifffile")
     folder(tmp_path, "a")
     bands = rng.integers(0, 65536, (H, W, 6), np.uint16)
-    path, expected = tmp_path / "images" / "a.tif", torch.tensor(bands / 65535).float()
+    path, expected = tmp_path / "images" / f"a.{ending}", torch.tensor(bands / 65535).float()
     tifffile.imwrite(path, bands, photometric="rgb", planarconfig="contig")
     assert_close(image_of(tmp_path), expected.movedim(-1, 0))
     planes = np.moveaxis(bands, -1, 0)

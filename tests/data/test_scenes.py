@@ -13,6 +13,7 @@ from torch.testing import assert_close
 
 from peft_dense.data import Scenes
 from peft_dense.data.labels import Item
+from peft_dense.data.made.people import stick_person
 from peft_dense.data.made.scenes import CLASSES, PARTS
 from peft_dense.data.made.solids import (
     Array,
@@ -138,6 +139,8 @@ def test_everything_occurs() -> None:
     seen = set(torch.cat([item["semseg"].flatten() for item in items]).tolist())
     parts = set(torch.cat([item["human_parts"].flatten() for item in items]).tolist())
     assert seen == set(range(len(CLASSES))) and parts == {*range(len(PARTS)), 255}
+    kinds = [len({*item["semseg"].unique().tolist()} & {2, 3, 4, 5}) for item in items]
+    assert sum(kinds) / len(kinds) > 1.5  # three to five things, some of a kind, some hidden
 
 
 @pytest.mark.parametrize("size", [(1, 1), (8, 120), (120, 8)])
@@ -224,6 +227,14 @@ def test_rays_meet_a_solid_where_marching_does(kind: str, seed: int) -> None:
     assert (columns.start <= u).all() and (u <= columns.stop).all()
 
 
+@pytest.mark.parametrize(("kind", "half"), [("box", 0.6), ("cylinder", 0.5)])
+def test_a_ray_parallel_to_the_sides_meets_the_end(kind: str, half: float) -> None:
+    solid = make(kind, np.array([0.0, 0, -3]), np.array([0.0, 0, 1]))
+    with np.errstate(divide="raise", invalid="raise"):
+        depth, _ = solid.hit(np.array([[0.0, 0, -1]]))
+    assert depth[0] == pytest.approx(3 - half)
+
+
 def test_a_plane_is_met_everywhere_below_the_horizon() -> None:
     ground = plane(np.array([0, -1.5, 0]), np.array([0.0, 1, 0]))
     rays = np.array([[0, -0.5, -1], [0.3, -1, -1], [0, 0.5, -1]])
@@ -238,3 +249,43 @@ def test_rotations_are_rotations(seed: int) -> None:
     frame = rotation(axis, rng.uniform(0, 7))
     assert np.allclose(frame.T @ frame, np.eye(3)) and np.isclose(np.linalg.det(frame), 1)
     assert np.allclose(frame[:, 1], axis / np.linalg.norm(axis))
+
+
+def ends(solid: Solid, start: Array) -> tuple[Array, Array, float]:
+    """Both ends of a capsule, the one nearer to a point first, and its radius."""
+    radius = float(np.sqrt(solid.surfaces[0].c0))
+    along = (solid.reach - radius) * solid.frame[:, 1]
+    first, second = solid.origin - along, solid.origin + along
+    if np.linalg.norm(second - start) < np.linalg.norm(first - start):
+        first, second = second, first
+    return first, second, radius
+
+
+def test_a_person_hangs_together_and_stands_on_the_ground() -> None:
+    forwards, stretched = [], []
+    for seed in range(60):
+        place = np.array([seed / 9, 0, -2.0])
+        body = stick_person(np.random.default_rng(seed), place)
+        limbs: dict[str, list[Solid]] = {}
+        for part, solid, _ in body:
+            limbs.setdefault(PARTS[part], []).append(solid)
+        (head,), (torso,) = limbs["head"], limbs["torso"]
+        hips, neck, _ = ends(torso, place)
+        low, high, size = ends(head, neck)
+        assert hips[1] < neck[1] < low[1] < high[1]
+        assert np.linalg.norm(high - low) < size  # it is round, and doesn't reach into the torso
+        lows = [min(a[1], b[1]) - r for a, b, r in (ends(solid, place) for _, solid, _ in body)]
+        assert abs(min(lows)) < 1e-9
+        joints = []
+        for upper, lower, trunk in (("arm", "arm", neck), ("leg", "leg", hips)):
+            for one, other in zip(limbs[f"upper {upper}"], limbs[f"lower {lower}"], strict=True):
+                root, joint, _ = ends(one, trunk)
+                near, far, _ = ends(other, joint)
+                assert np.allclose(near, joint)
+                joints.append((root, joint, far))
+        (_, elbow, hand), _, (left, knee, _), (right, _, _) = joints
+        stretched.append((elbow - joints[0][0]) @ (hand - elbow) > 0)
+        ahead = np.cross(left - right, [0, 1, 0])  # x goes from the one hip to the other
+        forwards.append((knee - left) @ ahead < 0)
+    assert np.mean(stretched) > 0.6  # arms are folded seldom
+    assert 0.2 < np.mean(forwards) < 0.8  # legs swing both ways

@@ -480,7 +480,7 @@ def test_classes_follow_any_transform(transform: Callable[[Item], Item]) -> None
     assert (side * image[:2, inner] - at[:, inner]).abs().max() < 0.6
 
 
-@pytest.mark.parametrize(
+shrinking = pytest.mark.parametrize(
     "shrink",
     [
         Resize((16, 16)),
@@ -490,6 +490,18 @@ def test_classes_follow_any_transform(transform: Callable[[Item], Item]) -> None
     ],
     ids=["Resize", "RandomScaleCrop", "RandomWarp", "turned"],
 )
+
+
+@shrinking
+def test_what_is_narrower_than_a_pixel_becomes_even(shrink: Callable[[Item], Item]) -> None:
+    """Ten pixels become one: stripes of four are as much too narrow as stripes of one."""
+    for wide in (1, 2, 3, 4):
+        stripes = (torch.arange(160) // wide % 2).float().expand(3, 160, 160)
+        small = shrink({"image": stripes})["image"]
+        assert (small[:, 4:-4, 4:-4] - 0.5).abs().max() < 0.2, wide
+
+
+@shrinking
 @pytest.mark.parametrize("side", [24, 40, 48, 80])
 def test_what_shrinks_is_smoothed(shrink: Callable[[Item], Item], side: int) -> None:
     """Without antialiasing, stripes one pixel wide come out as broad ones."""
@@ -605,7 +617,9 @@ def test_other_arguments_are_checked() -> None:
         with pytest.raises(HyperparameterError, match=r"expected one number from 0"):
             RandomRotation(degrees)
     for jitter in ({"hue": 0.7}, {"brightness": -1}, {"contrast": (2, 1)}, {"saturation": "much"}):
-        with pytest.raises(HyperparameterError, match=r"hue at most 0\.5"):
+        ((name, given),) = jitter.items()
+        with pytest.raises(HyperparameterError, match=r"hue at most 0\.5") as error:
             ColorJitter(**jitter)
+        assert str(error.value).startswith(f"{name}={given}")
     with pytest.raises(HyperparameterError, match=r"pass the transforms one by one"):
         Compose([Resize((4, 4)), RandomFlip()])

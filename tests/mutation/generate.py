@@ -43,7 +43,7 @@ def generate() -> list[Mutant]:
         made_of.update(source.read_bytes())
     mark = MUTANTS / "made_of"
     known = mark.exists() and mark.read_text() == made_of.hexdigest()
-    for part in ("tests",) if known else ("src", "tests"):
+    for part in ("tests", "examples") if known else ("src", "tests", "examples"):
         shutil.rmtree(MUTANTS / part, ignore_errors=True)
     MUTANTS.mkdir(exist_ok=True)
     copy_also_copy_files()

@@ -114,6 +114,19 @@ def test_no_meter_of_ours_goes_past_the_sum_over_processes() -> None:
 # ------------------------------------------------------------------------------ two processes
 
 
+def test_asking_a_twin_leaves_what_was_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a process that saw the same, all is there twice, and is so as often as one asks."""
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_backend_config", lambda: "cpu:gloo")
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: tensor.mul_(2))
+    for name in tasks():
+        meter = meter_of(name)
+        before = {key: value.clone() for key, value in meter.state.items()}
+        whole, again = meter.compute(), meter.compute()
+        assert all(torch.equal(before[key], value) for key, value in meter.state.items())
+        assert again == whole and close(whole, meter.compute(sync=False)), name
+
+
 def scored(rank: int) -> dict[tuple[str, str], tuple[dict, dict, dict, bool]]:
     """By task and share: the scores of all images, twice; of one's own; and whether they stayed."""
     found = {}

@@ -54,6 +54,7 @@ def test_a_score_that_is_no_number_never_wins() -> None:
 def test_of_equals_the_later_is_kept() -> None:
     assert quality({"semseg": 5.0}, TWO, 9) > quality({"semseg": 5.0}, TWO, 3)
     assert quality({"semseg": math.nan}, TWO, 9) > quality({"semseg": math.nan}, TWO, 3)
+    assert quality({"semseg": 5.0}, TWO) == quality({"semseg": 5.0}, TWO, 0)
 
 
 def test_perfection_in_one_task_does_not_hide_the_other() -> None:
@@ -104,6 +105,7 @@ def test_the_folder_keeps_the_best_of_the_run(
     result = trainer.fit()
     assert result["best"]["step"] == 4 and result["best"]["primary"]["semseg"] == 60
     assert result["primary"]["semseg"] == 40 and set(result["primary"]) == set(TASKS)
+    assert result["label"] == "run" and result["method"] == "vmt_lite"
     for folder, which in (("best", 1), ("last", 2)):
         kept = read_weights(tmp_path / folder)
         assert kept.keys() == weights[which].keys()

@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 pytest.importorskip("accelerate")
 pytest.importorskip("tensorboard")
@@ -23,7 +27,9 @@ from peft_dense.errors import (
     UnknownNameError,
     UnsupportedModelError,
 )
-from peft_dense.training import Recipe, Setup, make_backbone, make_data, run_all
+from peft_dense.heads import Head, base
+from peft_dense.tasks import task
+from peft_dense.training import Recipe, Setup, make_backbone, make_data, make_model, run_all
 from peft_dense.training.building import load_weights
 
 ARGUMENTS = {
@@ -83,6 +89,23 @@ def test_weights_that_timm_has_not_are_refused() -> None:
         make_backbone(Setup(backbone="coatnet_0_224", pretrained=True))
 
 
+def test_what_went_wrong_with_a_download_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(name: str, pretrained: bool, **options: Any) -> None:
+        raise ConnectionError(f"no route to the host\nof {name}, {options}" + "!" * 999)
+
+    build = timm.create_model
+    monkeypatch.setattr(
+        timm,
+        "create_model",
+        lambda name, **o: (refuse if o.get("pretrained") else build)(name, **o),
+    )
+    with pytest.raises(CheckpointError) as error:
+        make_backbone(Setup(backbone="resnet10t", pretrained=True, drop_path=0.25))
+    said = str(error.value)
+    assert "ConnectionError: no route to the host of resnet10t" in said and "\n" not in said
+    assert "'drop_path_rate': 0.25" in said and 0 < said.count("!") < 200
+
+
 def test_files_that_are_no_weights_are_refused(tmp_path: Path) -> None:
     net = make_backbone(Setup(backbone_args=ARGUMENTS))
     (tmp_path / "w.safetensors").write_bytes(b"no tensors")
@@ -115,3 +138,44 @@ def test_seeds_make_other_scenes() -> None:
     sets = [make_data(setup, Recipe(seed=seed))[1:] for seed in (0, 1)]
     images = [data[index]["image"] for pair in sets for data in pair for index in range(2)]
     assert not any(torch.equal(a, b) for a, b in combinations(images, 2))
+
+
+def test_buffers_in_a_file_of_weights_are_no_parameters(tmp_path: Path) -> None:
+    """They are loaded, and don't make up for parameters that lack."""
+    net = make_backbone(Setup(backbone="resnet10t"))
+    state = {k: v.clone() for k, v in net.state_dict().items()}
+    state["bn1.running_mean"] += 1
+    save_file(state, tmp_path / "all.safetensors")
+    assert load_weights(net, tmp_path / "all.safetensors") == []
+    assert torch.equal(net.state_dict()["bn1.running_mean"], state["bn1.running_mean"])
+    buffers = dict(net.named_buffers())
+    save_file(buffers, tmp_path / "buffers.safetensors")
+    with pytest.raises(CheckpointError, match="holds 0 of the backbone's"):
+        load_weights(net, tmp_path / "buffers.safetensors")
+
+
+class Plain(Head):
+    """A head that has no width."""
+
+    name = "plain"
+
+    def __init__(self, channels: Sequence[int], out_channels: int) -> None:
+        super().__init__(channels, out_channels)
+        self.last = nn.Conv2d(channels[0], out_channels, 1)
+
+    def forward(self, features: Sequence[torch.Tensor]) -> torch.Tensor:
+        made: torch.Tensor = self.last(features[0])
+        return made
+
+
+def test_a_head_has_a_width_if_it_takes_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(base._HEADS, "plain", Plain)
+    known, net = {"sal": task("sal")}, make_backbone(Setup(backbone_args=ARGUMENTS))
+
+    def size(head: str, width: int) -> int:
+        setup = Setup(head=head, head_width=width)
+        model = make_model(setup, net, "decoders_only", {}, known, 0)
+        return sum(p.numel() for p in model.heads.parameters())
+
+    assert size("segformer", 8) < size("segformer", 16)
+    assert size("plain", 8) == size("plain", 16) == 8 + 1  # the first stage has 8 channels

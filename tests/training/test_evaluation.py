@@ -18,7 +18,7 @@ from peft_dense.data import Resize, Scenes
 from peft_dense.errors import DataError
 from peft_dense.predicting import normalise
 from peft_dense.tasks import task
-from peft_dense.training import evaluate, predict
+from peft_dense.training import evaluate, picture, predict
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 KNOWN = {name: task(name) for name in ("sal", "depth")}
@@ -107,6 +107,16 @@ def test_parts_of_the_data_make_up_its_scores() -> None:
         found = evaluate(model, KNOWN, scenes, batch=batch, workers=workers)
         for name, metrics in whole.items():
             assert found[name] == pytest.approx(metrics, rel=1e-5)
+
+
+def test_what_is_drawn_is_computed_as_asked() -> None:
+    scenes = Scenes(3, (32, 32), tuple(KNOWN), transform=Resize((32, 32)))
+    model, seen = make_model(), []
+    model.register_forward_pre_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
+    sheets = [picture(model, KNOWN, scenes, 2, **how) for how in ({}, {"bf16": True})]
+    assert seen == [False, True]
+    # A row of titles, then of each example its image and two pictures per task.
+    assert {sheet.size for sheet in sheets} == {(5 * (32 + 4), 14 + 2 * (32 + 4))}
 
 
 class Broken(Scenes):

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import csv
+import gc
+import io
 import resource
 import signal
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,6 +81,25 @@ def test_a_log_on_a_full_disk(tmp_path: Path) -> None:
     with full_disk((tmp_path / "log.csv").stat().st_size), pytest.raises(CheckpointError) as error:
         log(1, "train", scores)
     assert "log.csv" in str(error.value) and "Make room" in str(error.value)
+    assert not left_open(tmp_path)
+
+
+def left_open(folder: Path) -> list[str]:
+    """Files of a folder that some object still holds open."""
+    opened = [each for each in gc.get_objects() if issubclass(type(each), io.FileIO)]
+    names = (str(each.name) for each in opened if not each.closed)
+    return sorted(name for name in names if name.startswith(str(folder)))
+
+
+def test_a_log_closes_what_it_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Log(tmp_path):
+        assert left_open(tmp_path)
+    assert not left_open(tmp_path)
+    # The second of its files can't be opened.
+    monkeypatch.setattr(socket, "gethostname", lambda: "no/folder")
+    with pytest.raises(CheckpointError, match="TensorBoard") as error:
+        Log(tmp_path)
+    assert error.tb and not left_open(tmp_path)
 
 
 def test_an_error_in_a_run_is_not_hidden_by_closing_its_log(tmp_path: Path) -> None:
@@ -89,6 +112,7 @@ def test_an_error_in_a_run_is_not_hidden_by_closing_its_log(tmp_path: Path) -> N
 def test_tensorboard_reads_what_is_logged(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+    start = time.time()
     for begin, end in ((0, 3), (2, 4)):  # the second goes on from step 2
         with Log(tmp_path, begin) as log:
             for step in range(begin + 1, end + 1):
@@ -98,15 +122,15 @@ def test_tensorboard_reads_what_is_logged(tmp_path: Path) -> None:
     scalars = [(each.step, round(each.value, 3)) for each in found.Scalars("train/sal/loss")]
     assert scalars == [(1, 1.0), (2, 2.0), (3, 3.2), (4, 4.2)]
     assert found.Images("grid")[-1].step == 4
+    assert all(start <= each.wall_time <= time.time() for each in found.Scalars("train/sal/loss"))
 
 
 def test_a_grid_on_a_full_disk_leaves_the_former(tmp_path: Path) -> None:
-    log = Log(tmp_path)
-    sheet = Image.effect_noise((200, 200), 99).convert("RGB")
-    log.picture(1, sheet)
-    before = (tmp_path / "grid.png").read_bytes()
-    with full_disk(2000), pytest.raises(CheckpointError, match=r"grid\.png"):
-        log.picture(2, Image.effect_noise((200, 200), 99).convert("RGB"))
+    with Log(tmp_path) as log:
+        log.picture(1, Image.effect_noise((200, 200), 99).convert("RGB"))
+        before = (tmp_path / "grid.png").read_bytes()
+        with full_disk(2000), pytest.raises(CheckpointError, match=r"grid\.png"):
+            log.picture(2, Image.effect_noise((200, 200), 99).convert("RGB"))
     assert (tmp_path / "grid.png").read_bytes() == before
     assert not list(tmp_path.glob(".grid*"))
 
@@ -198,6 +222,13 @@ def test_clearing_leaves_what_is_not_the_runs(tmp_path: Path) -> None:
     clear_run(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "own.csv"]
     assert Opened().results is None
+
+
+def test_a_log_of_a_new_run_begins_anew(tmp_path: Path) -> None:
+    for _ in range(2):
+        with Log(tmp_path) as log:
+            log(1, "train", {"sal": {"loss": 1.0}})
+    assert len((tmp_path / "log.csv").read_text().splitlines()) == 2
 
 
 def test_a_log_has_a_line_per_metric(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,7 @@ def test_a_loss_that_is_not_finite_stops_with_task_and_step(value: float, tmp_pa
     said = str(error.value)
     assert "the loss of depth isn't finite at step 3" in said and "lower lr" in said.lower()
     assert trainer.states.steps() == [2]
+    assert [path.name for path in (tmp_path / "states").iterdir()] == ["step_00000002.ckpt"]
     for name, parameter in trainer.model.named_parameters():
         assert parameter.isfinite().all(), name
     states = trainer.states.newest()
@@ -156,6 +158,20 @@ def test_a_step_gives_votes_back_summed(tmp_path: Path) -> None:
     assert votes == [1.0, 0.0] and set(metrics) == {*TASKS, "all"}
     total = sum(trainer.recipe.weight(name) * metrics[name]["loss"] for name in TASKS)
     assert metrics["all"]["loss"] == pytest.approx(total, rel=1e-5)
+
+
+def test_a_learner_goes_on_from_what_it_put_away(tmp_path: Path) -> None:
+    first, second = (make_trainer(tmp_path / name, ema=0.5, drop_path=0.2) for name in "ab")
+    one, other = list(load_batches(first.train, first.recipe, 0, 2, first.accelerator))
+    first.learner.learn(one, 0)
+    state = copy.deepcopy(first.learner.as_state())
+    expected = first.learner.learn(other, 1)
+    second.learner.restore(state)
+    assert second.learner.learn(other, 1) == expected
+    for learner in (first.learner, second.learner):
+        learner.settle()  # the average goes on too
+    found, wanted = second.model.trainable_state_dict(), first.model.trainable_state_dict()
+    assert all(torch.equal(found[name], value) for name, value in wanted.items())
 
 
 def test_compiling_changes_no_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from timm.layers.norm_act import BatchNormAct2d
@@ -24,11 +25,17 @@ from peft_dense import DenseModel, inject
 from peft_dense.data import RandomFlip, Resize, Scenes
 from peft_dense.errors import CheckpointError, DataError, HyperparameterError
 from peft_dense.training import Checkpoints, Recipe
+from peft_dense.training import processes as shared_processes
 from peft_dense.training.averaging import Average
-from peft_dense.training.batches import Batches, Draws, part_of
+from peft_dense.training.batches import Batches, Draws, load_batches, part_of
 from peft_dense.training.log import Log
 from peft_dense.training.optimizer import make_optimizer, set_rates
-from peft_dense.training.processes import share_model, sum_gradients
+from peft_dense.training.processes import (
+    SyncBatchNorm,
+    share_model,
+    sum_gradients,
+    sum_over_processes,
+)
 from processes import in_two_processes, needs_gloo
 
 few = settings(max_examples=25, deadline=None)
@@ -78,6 +85,20 @@ def test_seeds_shuffle_differently() -> None:
     assert first[0] != second[0]  # another epoch
 
 
+def test_each_process_loads_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    accelerator, scenes = Accelerator(cpu=True), Scenes(7, (8, 12), ["sal"])
+
+    def loaded(process: int, world: int) -> list[list[str]]:
+        monkeypatch.setattr(Accelerator, "process_index", process)
+        monkeypatch.setattr(Accelerator, "num_processes", world)
+        batches = load_batches(scenes, Recipe(batch=4, seed=3), 1, 5, accelerator)
+        return [[about["id"] for about in batch["meta"]] for batch in batches]
+
+    whole, first, second = loaded(0, 1), loaded(0, 2), loaded(1, 2)
+    assert len(whole) == 4 and all(len(set(batch)) == 4 for batch in whole)
+    assert first == [batch[::2] for batch in whole] and second == [batch[1::2] for batch in whole]
+
+
 def test_a_batch_too_small_for_the_processes_is_refused() -> None:
     with pytest.raises(DataError, match="batch of 2 images can't be shared by 3 processes"):
         Batches(9, 2, 1, world=3)
@@ -107,6 +128,8 @@ def test_a_draw_is_a_function_of_seed_epoch_and_index() -> None:
     unflipped = [Scenes(3, (8, 12), ["sal"])[index]["image"] for _, index in keys]
     flips = [[not same for same in map(torch.equal, images[seed], unflipped)] for seed in draws]
     assert 0 < sum(flips[0]) < len(keys) and flips[0] != flips[1]
+    epochs = {tuple(flips[0][epoch * 3 :][:3]) for epoch in range(6)}
+    assert len(epochs) > 1  # each sees an image in another way
 
 
 class Unreadable:
@@ -290,6 +313,43 @@ def test_two_processes_give_the_gradients_and_statistics_of_one(tmp_path: Path) 
             torch.testing.assert_close(found[name], gradient, msg=name)
         for name, value in net.state_dict().items():
             torch.testing.assert_close(state[name], value, msg=name)
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+@pytest.mark.parametrize("affine", [True, False])
+def test_a_twin_process_counts_as_the_same_images_again(
+    affine: bool, momentum: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What both see is what one would see that has every image twice."""
+    monkeypatch.setattr(shared_processes, "several", lambda: True)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: tensor.mul_(2))
+    torch.manual_seed(0)
+    shared = SyncBatchNorm(2, affine=affine, momentum=momentum).double()
+    whole = nn.BatchNorm2d(2, affine=affine, momentum=momentum).double()
+    weights = torch.randn(5, 2, 4, 4, dtype=torch.float64)
+    for _ in range(3):
+        mine = torch.randn(5, 2, 4, 4, dtype=torch.float64, requires_grad=True)
+        twice = torch.cat([mine, mine]).detach().requires_grad_()
+        found, expected = shared(mine), whole(twice)
+        torch.testing.assert_close(found, expected[:5])
+        (found * weights).sum().backward()
+        (expected * torch.cat([weights, weights])).sum().backward()
+        assert mine.grad is not None and twice.grad is not None
+        torch.testing.assert_close(mine.grad, twice.grad[:5])
+    sum_gradients(shared.parameters())
+    for (name, found), expected in zip(shared.named_parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(found.grad, expected.grad, msg=name)
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(shared.state_dict()[name], value, msg=name)
+    with torch.no_grad():
+        torch.testing.assert_close(shared.eval()(mine), whole.eval()(mine))
+
+
+def test_a_sum_over_processes_leaves_what_is_summed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_processes, "several", lambda: True)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: tensor.mul_(2))
+    mine = torch.arange(3.0)
+    assert sum_over_processes(mine).tolist() == [0, 2, 4] and mine.tolist() == [0, 1, 2]
 
 
 def test_one_process_leaves_the_model_as_it_is() -> None:

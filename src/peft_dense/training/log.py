@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -34,7 +35,7 @@ class Log:
         step: What is there of later steps is dropped: the run goes on from here.
 
     Raises:
-        CheckpointError: The disk refuses, now or at any later call.
+        CheckpointError: The disk refuses, now or at any later call; both files are closed then.
     """
 
     def __init__(self, folder: Path, step: int = 0) -> None:
@@ -47,10 +48,13 @@ class Log:
                 rows = [row for row in csv.reader(file) if len(row) == len(_HEADER)]
             lines.writerows(row for row in rows if row[0].isdigit() and int(row[0]) <= step)
         write_whole(self._path, text.getvalue().encode())
+        self._files = contextlib.ExitStack()
         with self._writing():
-            self._file = self._path.open("a", newline="", encoding="utf-8")
+            file = self._path.open("a", newline="", encoding="utf-8")
+            self._file = self._files.enter_context(file)
             self._csv = csv.writer(self._file)
-            self._events = _Events(folder, step)
+            events = (folder / _events_name()).open("wb")
+            self._events = _Events(self._files.enter_context(events), step)
 
     def __call__(self, step: int, split: str, scores: Mapping[str, Mapping[str, float]]) -> None:
         """Write ``scores``, metrics by task."""
@@ -85,20 +89,24 @@ class Log:
     def close(self) -> None:
         """Close both."""
         with self._writing():
-            try:
-                self._file.close()
-            finally:
-                self._events.close()
+            self._files.close()
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
+            with contextlib.suppress(OSError):
+                self._files.close()
             raise CheckpointError(
                 f"can't write {self._path} or TensorBoard's events beside it ({error}); the states "
                 "are whole. Make room, and start the same command again: it goes on from there."
             ) from error
+
+
+def _events_name() -> str:
+    """Name a file of events as TensorBoard looks for them, unlike any other process's."""
+    return f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
 
 
 class _Events:
@@ -108,13 +116,12 @@ class _Events:
     can catch.
 
     Args:
-        folder: Where the file goes.
+        file: Takes the events.
         step: TensorBoard forgets what earlier files of the folder say of later steps.
     """
 
-    def __init__(self, folder: Path, step: int) -> None:
-        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
-        self._file = (folder / name).open("wb")
+    def __init__(self, file: BinaryIO, step: int) -> None:
+        self._file = file
         self._records = RecordWriter(self._file)
         self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
         start = SessionLog(status=SessionLog.START)
@@ -125,9 +132,6 @@ class _Events:
 
     def flush(self) -> None:
         self._file.flush()
-
-    def close(self) -> None:
-        self._file.close()
 
     def _write(self, event: Event) -> None:
         self._records.write(event.SerializeToString())

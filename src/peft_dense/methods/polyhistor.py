@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -18,12 +19,28 @@ from peft_dense.methods.base import (
     register,
     width_of,
 )
-from peft_dense.nn import DecomposedHyperNetwork, GeneratedBottleneck, TaskDict, TaskEmbedding
+from peft_dense.nn import (
+    DecomposedHyperNetwork,
+    FanInLinear,
+    GeneratedBottleneck,
+    TaskDict,
+    TaskEmbedding,
+)
+from peft_dense.nn._init import linear_variance
 
-__all__ = ["EMBEDDING", "HIDDEN", "Polyhistor", "trunk"]
+__all__ = ["DENSE_GAIN", "EMBEDDING", "HIDDEN", "SPREAD", "Polyhistor", "gain_for", "trunk"]
 
 EMBEDDING, HIDDEN = 512, 128
 """Width of the task embeddings and of the hidden layer that reads them (Hyperformer's values)."""
+
+SPREAD = 2.0
+"""Standard deviation of the embeddings that a trunk reads: a step turns larger ones less."""
+
+THRESHOLD = 0.75
+"""What a hidden unit must reach to be active, at the start; before it, the units spread by 0.58."""
+
+GAIN, DENSE_GAIN = 3.0, 2.5
+"""Of the generators: for sparse codes, whose entries have a mean size of 0.6, and for others."""
 
 
 @register
@@ -107,8 +124,9 @@ class Polyhistor(Method):
 
     def _generators(self, site: Site, n: int) -> SiteGenerators:
         kind = JointProjections if self.joint else Projections
-        projections = kind(self.k, site.width, n, self._rank(n))
-        return SiteGenerators(projections, Vectors(self.k, site.width, n, bool(self.norm)))
+        gain = gain_for(self.k)
+        projections = kind(self.k, site.width, n, self._rank(n), gain)
+        return SiteGenerators(projections, Vectors(self.k, site.width, n, bool(self.norm), gain))
 
     def _made(self, d: int, n: int) -> int:
         """Count the entries that make both projections."""
@@ -127,14 +145,36 @@ def _blocks(info: BackboneInfo, kinds: str) -> list[list[Site]]:
 
 
 def trunk(inputs: int, k: int) -> nn.Sequential:
-    """Make the perceptron that reads embeddings: linear, ReLU, linear, LayerNorm."""
-    return nn.Sequential(
-        nn.Linear(inputs, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, k), nn.LayerNorm(k)
-    )
+    """Make the perceptron that reads embeddings: linear, ReLU, linear, LayerNorm.
+
+    Its linears have the fan-in multiplier: all generators read its output, and with ordinary
+    linears one step of Adam at 2e-3 turns that output nearly right around.
+
+    It starts with sparse codes: a tenth of the hidden units is active for an embedding, and each
+    feeds entries of its own. Adam divides what a column of a generator moves by the gradients of
+    all codes that are active in it; codes that overlap everywhere, as those of a trunk of ordinary
+    start do (a correlation of 0.3 between unrelated embeddings), leave each one little of its own.
+    """
+    start = linear_variance(inputs) / SPREAD**2
+    first = FanInLinear(inputs, HIDDEN, gain=1 / SPREAD, variance=start)
+    second = FanInLinear(HIDDEN, k, variance=0.0)
+    with torch.no_grad():
+        first.bias.fill_(-THRESHOLD / first.multiplier)
+        for unit in range(max(HIDDEN, k)):
+            second.weight[unit % k, unit % HIDDEN] = 1 / second.multiplier
+    return nn.Sequential(first, nn.ReLU(), second, nn.LayerNorm(k))
+
+
+def gain_for(k: int, sparse: float = GAIN) -> float:
+    """Give the gain of generators that read a trunk's code of k entries; short codes are dense."""
+    return sparse if k >= 32 else DENSE_GAIN
 
 
 class TaskHyperNetworks(nn.Module):
     """Turn (block, place in it, task) into adapter weights: task embeddings and a net per block."""
+
+    l2_decay: ClassVar[bool] = False
+    """Its weights are large and their gradients small: decay added to them would outweigh them."""
 
     def __init__(self, tasks: Sequence[str], blocks: Iterable[nn.Module]) -> None:
         super().__init__()
@@ -145,7 +185,7 @@ class TaskHyperNetworks(nn.Module):
 
     def add_task(self, name: str) -> None:
         """Give a new task an embedding."""
-        self.tasks[name] = TaskEmbedding(EMBEDDING)
+        self.tasks[name] = TaskEmbedding(EMBEDDING, std=SPREAD)
 
     def forward(self, block: int, place: int, task: str) -> dict[str, Tensor]:
         """Make the weights of one adapter for one task."""
@@ -182,10 +222,10 @@ class SiteGenerators(nn.Module):
 class Projections(nn.Module):
     """Turn (..., k) into down (..., d, n) and up (..., n, d), a low-rank pair each."""
 
-    def __init__(self, k: int, d: int, n: int, rank: int) -> None:
+    def __init__(self, k: int, d: int, n: int, rank: int, gain: float) -> None:
         super().__init__()
-        self.down = DecomposedHyperNetwork(k, d, n, rank)
-        self.up = DecomposedHyperNetwork(k, n, d, rank)
+        self.down = DecomposedHyperNetwork(k, d, n, rank, gain=gain)
+        self.up = DecomposedHyperNetwork(k, n, d, rank, gain=gain)
         self.up.zero_()
 
     def forward(self, v: Tensor) -> dict[str, Tensor]:
@@ -196,9 +236,14 @@ class Projections(nn.Module):
 class JointProjections(nn.Module):
     """Turn (..., k) into down and up as the halves of one low-rank (..., d, 2 n) matrix."""
 
-    def __init__(self, k: int, d: int, n: int, rank: int, *, bias: bool = True) -> None:
+    def __init__(
+        self, k: int, d: int, n: int, rank: int, gain: float, *, bias: bool = True
+    ) -> None:
         super().__init__()
-        self.joint = DecomposedHyperNetwork(k, d, 2 * n, rank, bias=bias)
+        self.joint = DecomposedHyperNetwork(k, d, 2 * n, rank, bias=bias, gain=gain)
+        # One P makes both halves: small, as the way down starts. This constant gives the way up
+        # the P of variance 1 / rank that the silent pair of its own has.
+        self.up_factor = math.sqrt(3 * d / rank)
         with torch.no_grad():
             # Rows of q belong to columns of the matrix; those of the way up start at zero.
             for parameter in self.joint.q.parameters():
@@ -207,7 +252,7 @@ class JointProjections(nn.Module):
     def forward(self, v: Tensor) -> dict[str, Tensor]:
         """Make the joint matrix and split it."""
         down, up = self.joint(v).chunk(2, dim=-1)
-        return {"down": down, "up": up.mT}
+        return {"down": down, "up": self.up_factor * up.mT}
 
 
 class Vectors(nn.Module):
@@ -216,14 +261,12 @@ class Vectors(nn.Module):
     All start at zero; the LayerNorm's weight is made as its difference from one.
     """
 
-    def __init__(self, k: int, d: int, n: int, norm: bool) -> None:
+    def __init__(self, k: int, d: int, n: int, norm: bool, gain: float) -> None:
         super().__init__()
         self.sizes = {"down_bias": n, "up_bias": d}
         if norm:
             self.sizes |= {"norm_weight": d, "norm_bias": d}
-        self.generator = nn.Linear(k, sum(self.sizes.values()))
-        nn.init.zeros_(self.generator.weight)
-        nn.init.zeros_(self.generator.bias)
+        self.generator = FanInLinear(k, sum(self.sizes.values()), gain=gain, variance=0.0)
 
     def forward(self, v: Tensor) -> dict[str, Tensor]:
         """Make the vectors."""

@@ -14,11 +14,14 @@ from peft_dense.backbones import BackboneInfo
 from peft_dense.errors import HyperparameterError
 from peft_dense.methods.base import Method, attach, bake_adapters, check_adapter, register
 from peft_dense.methods.polyhistor import (
+    DENSE_GAIN,
     EMBEDDING,
     HIDDEN,
+    SPREAD,
     JointProjections,
     Projections,
     Vectors,
+    gain_for,
     trunk,
 )
 from peft_dense.nn import (
@@ -31,6 +34,9 @@ from peft_dense.nn import (
 from peft_dense.nn.checks import check_divides
 
 __all__ = ["PolyhistorLite"]
+
+GAIN = 4.0
+"""As Polyhistor's, where the codes of all layers share what moves, and each has less of it."""
 
 
 @register
@@ -94,20 +100,23 @@ class PolyhistorLite(Method):
                 scales,
                 self.k // 2,
                 nn.Identity(),
-                JointProjections(self.k, d, n, rank, bias=False),
+                JointProjections(self.k, d, n, rank, DENSE_GAIN, bias=False),
                 None,
                 ("joint",),
                 self.per_task_kernels,
+                1.0,
             )
+        gain = gain_for(self.k, GAIN)
         return LiteHyperNetwork(
             tasks,
             scales,
             EMBEDDING,
             trunk(2 * EMBEDDING, self.k),
-            Projections(self.k, d, n, rank),
-            Vectors(self.k, d, n, bool(self.norm)),
+            Projections(self.k, d, n, rank, gain),
+            Vectors(self.k, d, n, bool(self.norm), gain),
             ("down", "up", "bias", "norm") if self.norm else ("down", "up", "bias"),
             self.per_task_kernels,
+            SPREAD,
         )
 
     def adapt(
@@ -166,7 +175,11 @@ class LiteHyperNetwork(nn.Module):
         vectors: Makes the templates of biases and LayerNorm, or None.
         kinds: The kinds of scaling kernels a layer has.
         per_task: Whether every task has kernels of its own.
+        std: Standard deviation that the embeddings start with.
     """
+
+    l2_decay: ClassVar[bool] = False
+    """As of Polyhistor's: decay added to the gradients would outweigh them."""
 
     def __init__(
         self,
@@ -178,11 +191,13 @@ class LiteHyperNetwork(nn.Module):
         vectors: nn.Module | None,
         kinds: Sequence[str],
         per_task: bool,
+        std: float,
     ) -> None:
         super().__init__()
-        self.embedding, self.scales, self.kinds = embedding, tuple(scales), tuple(kinds)
+        self.embedding, self.std = embedding, std
+        self.scales, self.kinds = tuple(scales), tuple(kinds)
         self.reader, self.projections, self.vectors = reader, projections, vectors
-        self.layers = nn.ParameterList(torch.randn(scale, embedding) for scale in scales)
+        self.layers = nn.ParameterList(std * torch.randn(scale, embedding) for scale in scales)
         self.kernels = None if per_task else self._new_kernels()
         self.tasks = TaskDict()
         for task in tasks:
@@ -190,7 +205,7 @@ class LiteHyperNetwork(nn.Module):
 
     def add_task(self, name: str) -> None:
         """Give a new task an embedding, and kernels where every task has its own."""
-        parts: dict[str, nn.Module] = {"embedding": TaskEmbedding(self.embedding)}
+        parts: dict[str, nn.Module] = {"embedding": TaskEmbedding(self.embedding, std=self.std)}
         if self.kernels is None:
             parts["kernels"] = self._new_kernels()
         self.tasks[name] = nn.ModuleDict(parts)

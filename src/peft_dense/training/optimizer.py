@@ -18,7 +18,11 @@ def make_optimizer(model: DenseModel, recipe: Recipe) -> torch.optim.Optimizer:
     Heads with output norms, what the method adds and unfrozen parameters of the backbone are a
     group each; without ``recipe.decay_vectors`` each is two, one of them without weight decay. The
     fused kernel is used where the parameters' device has one.
+
+    Hypernetworks have no weight decay under Adam, which adds it to the gradient: their weights are
+    large and their gradients small, so it would be all that moves them.
     """
+    spared = _spared(model) if recipe.optimizer == "adam" else set()
     kinds = model.encoder.parameters_by_kind()
     heads = [*model.norms.parameters(), *model.heads.parameters()]
     groups = (
@@ -29,9 +33,12 @@ def make_optimizer(model: DenseModel, recipe: Recipe) -> torch.optim.Optimizer:
     given: Any = []
     for parameters, rate in groups:
         peak = recipe.lr if rate is None else rate
-        vectors = [] if recipe.decay_vectors else [p for p in parameters if p.ndim <= 1]
-        rest = [p for p in parameters if recipe.decay_vectors or p.ndim > 1]
-        for some, decay in ((rest, recipe.weight_decay), (vectors, 0.0)):
+        decayed = [
+            p for p in parameters if id(p) not in spared and (recipe.decay_vectors or p.ndim > 1)
+        ]
+        ids = {id(p) for p in decayed}
+        rest = [p for p in parameters if id(p) not in ids]
+        for some, decay in ((decayed, recipe.weight_decay), (rest, 0.0)):
             if some:
                 given.append({"params": some, "lr": peak, "peak": peak, "weight_decay": decay})
     kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
@@ -41,6 +48,16 @@ def make_optimizer(model: DenseModel, recipe: Recipe) -> torch.optim.Optimizer:
         except RuntimeError:  # this device has no such kernel
             pass
     return kind(given)
+
+
+def _spared(model: DenseModel) -> set[int]:
+    """Give the ids of the parameters of modules that say ``l2_decay = False``."""
+    return {
+        id(parameter)
+        for module in model.modules()
+        if getattr(module, "l2_decay", True) is False
+        for parameter in module.parameters()
+    }
 
 
 def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:

@@ -17,7 +17,7 @@ from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor, nn
 
 from peft_dense import inject
-from peft_dense.methods.polyhistor import SPREAD, trunk
+from peft_dense.methods.hypernetworks import SPREAD, trunk
 from peft_dense.nn import FanInLinear, GeneratedBottleneck, TaskEmbedding
 from zoo import build
 

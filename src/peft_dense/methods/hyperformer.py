@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from peft_dense.backbones import Site
 from peft_dense.errors import HyperparameterError
 from peft_dense.methods.base import register
-from peft_dense.methods.polyhistor import Polyhistor, SiteGenerators, Vectors, gain_for
+from peft_dense.methods.hypernetworks import SiteGenerators, Vectors, gain_for
+from peft_dense.methods.polyhistor import Polyhistor
 from peft_dense.nn import HyperNetwork
 
 __all__ = ["Hyperformer"]

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.nn import Parameter
 
 from peft_dense.dense import DenseModel
+from peft_dense.errors import warn
 from peft_dense.training.recipe import Recipe
 
 __all__ = ["make_optimizer", "set_rates"]
@@ -33,6 +35,7 @@ def make_optimizer(model: DenseModel, recipe: Recipe) -> torch.optim.Optimizer:
     given: Any = []
     for parameters, rate in groups:
         peak = recipe.lr if rate is None else rate
+        _warn_of_rate(model, parameters, peak)
         decayed = [
             p for p in parameters if id(p) not in spared and (recipe.decay_vectors or p.ndim > 1)
         ]
@@ -48,6 +51,23 @@ def make_optimizer(model: DenseModel, recipe: Recipe) -> torch.optim.Optimizer:
         except RuntimeError:  # this device has no such kernel
             pass
     return kind(given)
+
+
+def _warn_of_rate(model: DenseModel, parameters: list[Parameter], rate: float) -> None:
+    """Warn of a rate above what a module of the group says is its highest, ``highest_rate``."""
+    ids = {id(parameter) for parameter in parameters}
+    for module in model.modules():
+        highest = getattr(module, "highest_rate", None)
+        if (
+            isinstance(highest, float)
+            and rate > highest
+            and any(id(parameter) in ids for parameter in module.parameters())
+        ):
+            warn(
+                f"a peak rate of {rate:g} for {type(module).__name__} turns the codes that its "
+                "generators read so far in a step that the weights are made anew, not trained. "
+                f"Take {highest:g} or less for what the method adds: adapter_lr, or lr."
+            )
 
 
 def _spared(model: DenseModel) -> set[int]:

@@ -27,7 +27,11 @@ def net() -> nn.Module:
         ("polyhistor", {"ratio": 16}, "ratio=16 leaves a waist of one unit at 1 of 2 .* such as 4"),
         ("hyperformer", {"ratio": 16}, "waist of one unit at 2 of 4 sites"),
         ("polyhistor_lite", {"ratio": 16}, "waist of one unit at 1 of 1 sites: the template"),
-        ("polyhistor", {"ratio": 4, "rank": 5}, "rank=5 is more than the waist at 1 .* Take rank=4"),
+        (
+            "polyhistor",
+            {"ratio": 4, "rank": 5},
+            "more than the waist at 1 .* Take rank=4",
+        ),
         ("polyhistor_lite", {"ratio": 4, "rank": 5}, "rank=5 is more than the waist"),
         ("vmt", {"gate": 1.0}, "gate=1.0 leaves nothing of the latent .* or shared_adapter"),
         ("vmt_lite", {"gate": 1.0, "m": 2}, "vmt_lite: gate=1.0 leaves nothing"),

@@ -17,8 +17,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from peft_dense import AdaptedBackbone, errors, inject
+from peft_dense import AdaptedBackbone, DenseModel, errors, inject
 from peft_dense.data import DenseFolder
+from peft_dense.training import Recipe
+from peft_dense.training.optimizer import make_optimizer
 
 PAGE = (Path(__file__).parents[1] / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^##+ ([^\n]+)\n(.*?)(?=^##|\Z)", PAGE, re.MULTILINE | re.DOTALL))
@@ -117,12 +119,21 @@ def diverged(root: Path) -> None:
     AdaptedBackbone.load(model.save(root), pvt())
 
 
+def fast() -> None:
+    model = DenseModel(inject(pvt(), "polyhistor", tasks=["sal"]), {"sal": 1}, width=8)
+    make_optimizer(model, Recipe(lr=0.1))
+
+
 WARNINGS: dict[str, Callable[[Path], object]] = {
     "A flat backbone": lambda _: inject(on_meta("vit_tiny_patch16_224"), "lora"),
     "Layers that serve the stream only": lambda _: inject(on_meta("nextvit_small"), "vmt_lite"),
     "Sites without a map": lambda _: inject(
         on_meta("swin_tiny_patch4_window7_224"), "convpass", sites="both"
     ),
+    "A waist of one unit": lambda _: inject(pvt(), "polyhistor", tasks=["sal"], ratio=32),
+    "A rank above the waist": lambda _: inject(pvt(), "polyhistor", tasks=["sal"], rank=4),
+    "A gate that leaves the tasks nothing": lambda _: inject(pvt(), "vmt", gate=1.0),
+    "A rate too high for a hypernetwork": lambda _: fast(),
     "Other weights": lambda root: AdaptedBackbone.load(
         adapted().save(root), timm.create_model("pvt_v2_b0")
     ),

@@ -64,10 +64,16 @@ def test_low_rank_adapter_multiplies_two_thin_matrices():
         close(branch(x), bottleneck(branch, x, *dense), rtol=1e-4, atol=1e-4)
 
 
+def generate(layer: nn.Module, v: torch.Tensor, gain: float = 3) -> torch.Tensor:
+    """What a generator makes of an embedding of 64."""
+    return (layer.weight @ v + layer.bias) * gain / 64
+
+
 def read_embedding(net: nn.Sequential, v: torch.Tensor) -> torch.Tensor:
     first, _, second, norm = net
-    hidden = F.relu(first.weight @ v + first.bias)
-    return F.layer_norm(second.weight @ hidden + second.bias, (64,), norm.weight, norm.bias)
+    hidden = F.relu((first.weight @ v + first.bias) / (2 * len(v)))
+    read = (second.weight @ hidden + second.bias) / 128
+    return F.layer_norm(read, (64,), norm.weight, norm.bias)
 
 
 @pytest.mark.parametrize("name", ["hyperformer", "polyhistor"])
@@ -82,7 +88,7 @@ def test_hypernetworks_follow_equations_2_and_3(name):
         made_by = net.sites[place]
         if name == "hyperformer":
             down, up = (
-                (part.generator.weight @ v + part.generator.bias).reshape(shape)
+                generate(part.generator, v).reshape(shape)
                 for part, shape in (
                     (made_by.projections.down, (d, n)),
                     (made_by.projections.up, (n, d)),
@@ -90,17 +96,14 @@ def test_hypernetworks_follow_equations_2_and_3(name):
             )
         else:
             down, up = (
-                (part.p.weight @ v + part.p.bias).reshape(rows, -1)
-                @ (part.q.weight @ v + part.q.bias).reshape(columns, -1).T
+                generate(part.p, v).reshape(rows, -1) @ generate(part.q, v).reshape(columns, -1).T
                 for part, rows, columns in (
                     (made_by.projections.down, d, n),
                     (made_by.projections.up, n, d),
                 )
             )
-        rest = made_by.vectors.generator
-        down_bias, up_bias, norm_weight, norm_bias = (rest.weight @ v + rest.bias).split(
-            [n, d, d, d]
-        )
+        rest = generate(made_by.vectors.generator, v)
+        down_bias, up_bias, norm_weight, norm_bias = rest.split([n, d, d, d])
         normed = F.layer_norm(x, (d,), 1 + norm_weight, norm_bias)
         close(branch(x), F.relu(normed @ down + down_bias) @ up + up_bias, rtol=1e-3, atol=1e-3)
 

@@ -25,11 +25,11 @@ def randomise(module: nn.Module) -> None:
 @settings(deadline=None, max_examples=30)
 @given(k=small, d=small, n=small, r=small, bias=st.booleans())
 def test_decomposed_output_is_equation_3(k: int, d: int, n: int, r: int, bias: bool) -> None:
-    hyper = DecomposedHyperNetwork(k, d, n, r, bias=bias).double()
+    hyper = DecomposedHyperNetwork(k, d, n, r, bias=bias, gain=3.0).double()
     randomise(hyper)
     v = torch.randn(k, dtype=torch.double)
-    p = (hyper.p.weight @ v + (hyper.p.bias if bias else 0)).reshape(d, r)
-    q = (hyper.q.weight @ v + (hyper.q.bias if bias else 0)).reshape(n, r)
+    p = (hyper.p.weight @ v + (hyper.p.bias if bias else 0)).reshape(d, r) * 3 / k
+    q = (hyper.q.weight @ v + (hyper.q.bias if bias else 0)).reshape(n, r) * 3 / k
     written_out = sum(torch.outer(p[:, i], q[:, i]) for i in range(r))
     assert_close(hyper(v), written_out)
     assert count(hyper) == (k + bias) * r * (d + n)
@@ -38,10 +38,10 @@ def test_decomposed_output_is_equation_3(k: int, d: int, n: int, r: int, bias: b
 @settings(deadline=None, max_examples=30)
 @given(k=small, d=small, n=small, bias=st.booleans())
 def test_plain_output_is_equation_2(k: int, d: int, n: int, bias: bool) -> None:
-    hyper = HyperNetwork(k, d, n, bias=bias).double()
+    hyper = HyperNetwork(k, d, n, bias=bias, gain=3.0).double()
     randomise(hyper)
     v = torch.randn(k, dtype=torch.double)
-    vector = hyper.generator.weight @ v + (hyper.generator.bias if bias else 0)
+    vector = (hyper.generator.weight @ v + (hyper.generator.bias if bias else 0)) * 3 / k
     for row in range(d):
         assert_close(hyper(v)[row], vector[row * n : (row + 1) * n])
     assert count(hyper) == (k + bias) * d * n

@@ -45,6 +45,8 @@ __all__ = [
     "method",
     "methods",
     "register",
+    "warn_of_rank",
+    "warn_of_waists",
     "width_of",
 ]
 
@@ -214,6 +216,45 @@ def width_of(site: Site, ratio: int) -> int:
     """
     check_divides("ratio", ratio, **{site.name: site.width})
     return site.width // ratio
+
+
+def warn_of_waists(method: Method, waists: Mapping[str, int], ratio: int) -> None:
+    """Warn where a bottleneck is a single unit: where ReLU silences it, nothing trains.
+
+    Args:
+        method: Whose bottlenecks they are.
+        waists: Width of the bottleneck by the site's name.
+        ratio: The down-projection ratio, which is too large then.
+    """
+    single = [name for name, width in waists.items() if width == 1]
+    if single and ratio > 1:
+        warn(
+            f"{method.name}: ratio={ratio} leaves a waist of one unit at {len(single)} of "
+            f"{len(waists)} sites: {_few(single)}. Where ReLU silences that unit, nothing of the "
+            f"adapter trains. Take a smaller ratio, such as {max(1, ratio // 4)}."
+        )
+
+
+def warn_of_rank(method: Method, waists: Mapping[str, int], rank: int | None) -> None:
+    """Warn where a made matrix is narrower than the rank that was asked for.
+
+    Args:
+        method: Whose bottlenecks they are.
+        waists: Width of the bottleneck by the site's name.
+        rank: Rank of the pairs; None fits every width.
+    """
+    narrow = [name for name, width in waists.items() if rank is not None and rank > width]
+    if narrow:
+        widest = max(1, min(waists.values()))
+        warn(
+            f"{method.name}: rank={rank} is more than the waist at {len(narrow)} of {len(waists)} "
+            f"sites, the narrowest {widest}: {_few(narrow)}. What is made there has no higher rank "
+            f"than its waist. Take rank={widest} or less, or a smaller ratio."
+        )
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
 
 
 def check_adapter(norm: object, sites: object, placement: object) -> None:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from peft_dense.backbones import Site
 from peft_dense.errors import HyperparameterError
 from peft_dense.methods.base import register
-from peft_dense.methods.polyhistor import Polyhistor, SiteGenerators, Vectors
+from peft_dense.methods.hypernetworks import SiteGenerators, Vectors, gain_for
+from peft_dense.methods.polyhistor import Polyhistor
 from peft_dense.nn import HyperNetwork
 
 __all__ = ["Hyperformer"]
@@ -42,7 +43,8 @@ class Hyperformer(Polyhistor):
 
     def _generators(self, site: Site, n: int) -> SiteGenerators:
         projections = FullProjections(self.k, site.width, n)
-        return SiteGenerators(projections, Vectors(self.k, site.width, n, bool(self.norm)))
+        vectors = Vectors(self.k, site.width, n, bool(self.norm), gain_for(self.k))
+        return SiteGenerators(projections, vectors)
 
     def _made(self, d: int, n: int) -> int:
         return 2 * d * n
@@ -53,7 +55,8 @@ class FullProjections(nn.Module):
 
     def __init__(self, k: int, d: int, n: int) -> None:
         super().__init__()
-        self.down, self.up = HyperNetwork(k, d, n), HyperNetwork(k, n, d)
+        gain = gain_for(k)
+        self.down, self.up = HyperNetwork(k, d, n, gain=gain), HyperNetwork(k, n, d, gain=gain)
         self.up.zero_()
 
     def forward(self, v: Tensor) -> dict[str, Tensor]:

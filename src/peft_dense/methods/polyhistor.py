@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
-from torch import Tensor, nn
+from torch import nn
+from typing_extensions import Self
 
 from peft_dense.backbones import BackboneInfo, Site
 from peft_dense.methods.base import (
@@ -16,14 +16,24 @@ from peft_dense.methods.base import (
     bake_adapters,
     check_adapter,
     register,
+    warn_of_rank,
+    warn_of_waists,
     width_of,
 )
-from peft_dense.nn import DecomposedHyperNetwork, GeneratedBottleneck, TaskDict, TaskEmbedding
+from peft_dense.methods.hypernetworks import (
+    EMBEDDING,
+    HIDDEN,
+    BlockHyperNetwork,
+    JointProjections,
+    Projections,
+    SiteGenerators,
+    TaskHyperNetworks,
+    Vectors,
+    gain_for,
+)
+from peft_dense.nn import GeneratedBottleneck
 
-__all__ = ["EMBEDDING", "HIDDEN", "Polyhistor", "trunk"]
-
-EMBEDDING, HIDDEN = 512, 128
-"""Width of the task embeddings and of the hidden layer that reads them (Hyperformer's values)."""
+__all__ = ["Polyhistor"]
 
 
 @register
@@ -33,8 +43,8 @@ class Polyhistor(Method):
 
     Polyhistor, section 4.1: the hypernetwork reads the task's embedding and makes each projection
     as a product of two low-rank matrices (equation 3). A path per task, hypernetworks shared by
-    all. Try a tenth of an adapter's learning rate: under Adam a made weight moves with the sum of
-    its k generator entries.
+    all. It trains at an adapter's learning rate: embeddings and generators are scaled so that a
+    step of Adam moves a made weight by about the rate (:class:`~peft_dense.nn.FanInLinear`).
 
     Args:
         ratio: Down-projection ratio rho; ``n = d / rho``.
@@ -42,6 +52,8 @@ class Polyhistor(Method):
         k: Width of the embedding that the generators read.
         norm: LayerNorm, made by the hypernetwork too, on the adapter's input or output, or none.
         sites: ``"mlp"``, ``"attn"`` or ``"both"``.
+        activation: Name of the non-linearity. Where tokens are alike, ReLU may silence a waist of
+            two or three units for all of them, and then nothing trains: ``"gelu"`` doesn't.
         placement: ``"parallel"`` reads the site's input, ``"serial"`` its output.
         joint: One low-rank pair for the joint d x 2n matrix, as equation 3 is printed, instead of
             one pair for the way down and one for the way up, as the parameter count implies.
@@ -59,6 +71,7 @@ class Polyhistor(Method):
     rank: int | None = None
     k: int = 64
     norm: Literal["in", "out"] | None = "in"
+    activation: str = "relu"
     sites: Literal["mlp", "attn", "both"] = "mlp"
     placement: Literal["parallel", "serial"] = "parallel"
     joint: bool = False
@@ -67,6 +80,13 @@ class Polyhistor(Method):
         """Check what needs no backbone to be checked."""
         super().__post_init__()
         check_adapter(self.norm, self.sites, self.placement)
+
+    def resolve(self, info: BackboneInfo) -> Self:
+        """Check the widths; what can hardly train is warned of."""
+        waists = {site.name: width_of(site, self.ratio) for site in info.find(self.sites)}
+        warn_of_waists(self, waists, self.ratio)
+        warn_of_rank(self, waists, self.rank)
+        return self
 
     def shared(self, info: BackboneInfo, tasks: Sequence[str]) -> nn.Module:
         """Make the task embeddings and a hypernetwork per block."""
@@ -84,7 +104,9 @@ class Polyhistor(Method):
         (task,) = tasks
         for block, sites in enumerate(_blocks(info, self.sites)):
             for place, site in enumerate(sites):
-                branch = GeneratedBottleneck(shared, block, place, task, norm=self.norm)
+                branch = GeneratedBottleneck(
+                    shared, block, place, task, norm=self.norm, activation=self.activation
+                )
                 attach(path, site, branch, self.placement)
 
     def merge(self, path: nn.Module, info: BackboneInfo) -> None:
@@ -107,8 +129,9 @@ class Polyhistor(Method):
 
     def _generators(self, site: Site, n: int) -> SiteGenerators:
         kind = JointProjections if self.joint else Projections
-        projections = kind(self.k, site.width, n, self._rank(n))
-        return SiteGenerators(projections, Vectors(self.k, site.width, n, bool(self.norm)))
+        gain = gain_for(self.k)
+        projections = kind(self.k, site.width, n, self._rank(n), gain)
+        return SiteGenerators(projections, Vectors(self.k, site.width, n, bool(self.norm), gain))
 
     def _made(self, d: int, n: int) -> int:
         """Count the entries that make both projections."""
@@ -124,108 +147,3 @@ def _blocks(info: BackboneInfo, kinds: str) -> list[list[Site]]:
     for site in info.find(kinds):
         groups.setdefault(site.name.rpartition(".")[0], []).append(site)
     return list(groups.values())
-
-
-def trunk(inputs: int, k: int) -> nn.Sequential:
-    """Make the perceptron that reads embeddings: linear, ReLU, linear, LayerNorm."""
-    return nn.Sequential(
-        nn.Linear(inputs, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, k), nn.LayerNorm(k)
-    )
-
-
-class TaskHyperNetworks(nn.Module):
-    """Turn (block, place in it, task) into adapter weights: task embeddings and a net per block."""
-
-    def __init__(self, tasks: Sequence[str], blocks: Iterable[nn.Module]) -> None:
-        super().__init__()
-        self.tasks = TaskDict()
-        for task in tasks:
-            self.add_task(task)
-        self.blocks = nn.ModuleList(blocks)
-
-    def add_task(self, name: str) -> None:
-        """Give a new task an embedding."""
-        self.tasks[name] = TaskEmbedding(EMBEDDING)
-
-    def forward(self, block: int, place: int, task: str) -> dict[str, Tensor]:
-        """Make the weights of one adapter for one task."""
-        weights: dict[str, Tensor] = self.blocks[block](self.tasks[task](), place)
-        return weights
-
-
-class BlockHyperNetwork(nn.Module):
-    """Turn an embedding (e,) into the weights of one of the block's bottlenecks."""
-
-    def __init__(self, k: int, sites: Iterable[nn.Module]) -> None:
-        super().__init__()
-        self.trunk = trunk(EMBEDDING, k)
-        self.sites = nn.ModuleList(sites)
-
-    def forward(self, embedding: Tensor, place: int) -> dict[str, Tensor]:
-        """Read the embedding and make the weights for one place."""
-        weights: dict[str, Tensor] = self.sites[place](self.trunk(embedding))
-        return weights
-
-
-class SiteGenerators(nn.Module):
-    """Turn (..., k) into the projections, biases and LayerNorm of one bottleneck."""
-
-    def __init__(self, projections: nn.Module, vectors: nn.Module) -> None:
-        super().__init__()
-        self.projections, self.vectors = projections, vectors
-
-    def forward(self, v: Tensor) -> dict[str, Tensor]:
-        """Make everything."""
-        return {**self.projections(v), **self.vectors(v)}
-
-
-class Projections(nn.Module):
-    """Turn (..., k) into down (..., d, n) and up (..., n, d), a low-rank pair each."""
-
-    def __init__(self, k: int, d: int, n: int, rank: int) -> None:
-        super().__init__()
-        self.down = DecomposedHyperNetwork(k, d, n, rank)
-        self.up = DecomposedHyperNetwork(k, n, d, rank)
-        self.up.zero_()
-
-    def forward(self, v: Tensor) -> dict[str, Tensor]:
-        """Make both projections."""
-        return {"down": self.down(v), "up": self.up(v)}
-
-
-class JointProjections(nn.Module):
-    """Turn (..., k) into down and up as the halves of one low-rank (..., d, 2 n) matrix."""
-
-    def __init__(self, k: int, d: int, n: int, rank: int, *, bias: bool = True) -> None:
-        super().__init__()
-        self.joint = DecomposedHyperNetwork(k, d, 2 * n, rank, bias=bias)
-        with torch.no_grad():
-            # Rows of q belong to columns of the matrix; those of the way up start at zero.
-            for parameter in self.joint.q.parameters():
-                parameter[n * rank :].zero_()
-
-    def forward(self, v: Tensor) -> dict[str, Tensor]:
-        """Make the joint matrix and split it."""
-        down, up = self.joint(v).chunk(2, dim=-1)
-        return {"down": down, "up": up.mT}
-
-
-class Vectors(nn.Module):
-    """Turn (..., k) into the biases of down (n) and up (d), and the LayerNorm's two vectors (d).
-
-    All start at zero; the LayerNorm's weight is made as its difference from one.
-    """
-
-    def __init__(self, k: int, d: int, n: int, norm: bool) -> None:
-        super().__init__()
-        self.sizes = {"down_bias": n, "up_bias": d}
-        if norm:
-            self.sizes |= {"norm_weight": d, "norm_bias": d}
-        self.generator = nn.Linear(k, sum(self.sizes.values()))
-        nn.init.zeros_(self.generator.weight)
-        nn.init.zeros_(self.generator.bias)
-
-    def forward(self, v: Tensor) -> dict[str, Tensor]:
-        """Make the vectors."""
-        parts = self.generator(v).split(list(self.sizes.values()), dim=-1)
-        return dict(zip(self.sizes, parts, strict=True))

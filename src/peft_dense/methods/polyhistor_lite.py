@@ -9,16 +9,29 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from peft_dense.backbones import BackboneInfo
 from peft_dense.errors import HyperparameterError
-from peft_dense.methods.base import Method, attach, bake_adapters, check_adapter, register
-from peft_dense.methods.polyhistor import (
+from peft_dense.methods.base import (
+    Method,
+    attach,
+    bake_adapters,
+    check_adapter,
+    register,
+    warn_of_rank,
+    warn_of_waists,
+)
+from peft_dense.methods.hypernetworks import (
+    DENSE_GAIN,
     EMBEDDING,
     HIDDEN,
+    HIGHEST_RATE,
+    SPREAD,
     JointProjections,
     Projections,
     Vectors,
+    gain_for,
     trunk,
 )
 from peft_dense.nn import (
@@ -32,6 +45,9 @@ from peft_dense.nn.checks import check_divides
 
 __all__ = ["PolyhistorLite"]
 
+GAIN = 4.0
+"""As Polyhistor's, where the codes of all layers share what moves, and each has less of it."""
+
 
 @register
 @dataclass(frozen=True, kw_only=True)
@@ -41,15 +57,18 @@ class PolyhistorLite(Method):
     Polyhistor, section 4.3: one hypernetwork reads a task embedding and, for a layer of scale s,
     each of its s layer embeddings, and makes s template kernels (equation 5); their Kronecker
     products with s scaling kernels, summed, are the adapter's weights (equation 6). The template is
-    as wide as the widths' greatest common divisor: the first stage, in the usual pyramid. A path a
-    task, everything but the task embeddings shared by all. Try a tenth of an adapter's learning
-    rate: under Adam a made weight moves with the sum of its k generator entries.
+    as wide as the widths' greatest common divisor: the first stage, in the usual pyramid. A path
+    per task, everything but the task embeddings shared by all. It trains at an adapter's learning
+    rate: embeddings, generators and kernels are scaled so that a step of Adam moves a made weight
+    by about the rate (:class:`~peft_dense.nn.FanInLinear`).
 
     Args:
         ratio: Down-projection ratio rho; the template is ``d0 x d0 / rho``.
         rank: Rank r of the templates; None takes ``max(1, floor(n0 / 4))``.
         k: Width of the embedding that the generators read; table 2 varies it.
         norm: LayerNorm, made and scaled likewise, on the adapter's input or output, or none.
+        activation: Name of the non-linearity. Where tokens are alike, ReLU may silence a waist of
+            two or three units for all of them, and then nothing trains: ``"gelu"`` doesn't.
         placement: ``"parallel"`` reads the MLP's input, ``"serial"`` its output.
         per_task_kernels: Scaling kernels for every task, as equation 6 is printed; the parameter
             count implies kernels that the tasks share.
@@ -70,6 +89,7 @@ class PolyhistorLite(Method):
     rank: int | None = None
     k: int = 64
     norm: Literal["in", "out"] | None = "in"
+    activation: str = "relu"
     placement: Literal["parallel", "serial"] = "parallel"
     per_task_kernels: bool = False
     literal: bool = False
@@ -85,6 +105,13 @@ class PolyhistorLite(Method):
                     f"k={self.k} must be even: literal=True halves it for task and layer."
                 )
 
+    def resolve(self, info: BackboneInfo) -> Self:
+        """Check the widths; what can hardly train is warned of."""
+        waists = {"the template": self._sizes(info)[1]}
+        warn_of_waists(self, waists, self.ratio)
+        warn_of_rank(self, waists, self.rank)
+        return self
+
     def shared(self, info: BackboneInfo, tasks: Sequence[str]) -> nn.Module:
         """Make the embeddings, the hypernetwork and every layer's scaling kernels."""
         d, n, rank, scales = self._sizes(info)
@@ -94,20 +121,23 @@ class PolyhistorLite(Method):
                 scales,
                 self.k // 2,
                 nn.Identity(),
-                JointProjections(self.k, d, n, rank, bias=False),
+                JointProjections(self.k, d, n, rank, DENSE_GAIN, bias=False),
                 None,
                 ("joint",),
                 self.per_task_kernels,
+                1.0,
             )
+        gain = gain_for(self.k, GAIN)
         return LiteHyperNetwork(
             tasks,
             scales,
             EMBEDDING,
             trunk(2 * EMBEDDING, self.k),
-            Projections(self.k, d, n, rank),
-            Vectors(self.k, d, n, bool(self.norm)),
+            Projections(self.k, d, n, rank, gain),
+            Vectors(self.k, d, n, bool(self.norm), gain),
             ("down", "up", "bias", "norm") if self.norm else ("down", "up", "bias"),
             self.per_task_kernels,
+            SPREAD,
         )
 
     def adapt(
@@ -117,7 +147,9 @@ class PolyhistorLite(Method):
         assert shared is not None
         (task,) = tasks
         for index, site in enumerate(info.find("mlp")):
-            branch = GeneratedBottleneck(shared, index, task, norm=self.norm)
+            branch = GeneratedBottleneck(
+                shared, index, task, norm=self.norm, activation=self.activation
+            )
             attach(path, site, branch, self.placement)
 
     def merge(self, path: nn.Module, info: BackboneInfo) -> None:
@@ -166,7 +198,13 @@ class LiteHyperNetwork(nn.Module):
         vectors: Makes the templates of biases and LayerNorm, or None.
         kinds: The kinds of scaling kernels a layer has.
         per_task: Whether every task has kernels of its own.
+        std: Standard deviation that the embeddings start with.
     """
+
+    l2_decay: ClassVar[bool] = False
+    """As of Polyhistor's: decay added to the gradients would outweigh them."""
+    highest_rate: ClassVar[float] = HIGHEST_RATE
+    """As Polyhistor's."""
 
     def __init__(
         self,
@@ -178,11 +216,13 @@ class LiteHyperNetwork(nn.Module):
         vectors: nn.Module | None,
         kinds: Sequence[str],
         per_task: bool,
+        std: float,
     ) -> None:
         super().__init__()
-        self.embedding, self.scales, self.kinds = embedding, tuple(scales), tuple(kinds)
+        self.embedding, self.std = embedding, std
+        self.scales, self.kinds = tuple(scales), tuple(kinds)
         self.reader, self.projections, self.vectors = reader, projections, vectors
-        self.layers = nn.ParameterList(torch.randn(scale, embedding) for scale in scales)
+        self.layers = nn.ParameterList(std * torch.randn(scale, embedding) for scale in scales)
         self.kernels = None if per_task else self._new_kernels()
         self.tasks = TaskDict()
         for task in tasks:
@@ -190,7 +230,7 @@ class LiteHyperNetwork(nn.Module):
 
     def add_task(self, name: str) -> None:
         """Give a new task an embedding, and kernels where every task has its own."""
-        parts: dict[str, nn.Module] = {"embedding": TaskEmbedding(self.embedding)}
+        parts: dict[str, nn.Module] = {"embedding": TaskEmbedding(self.embedding, std=self.std)}
         if self.kernels is None:
             parts["kernels"] = self._new_kernels()
         self.tasks[name] = nn.ModuleDict(parts)

@@ -73,6 +73,12 @@ class VMT(Method):
                 f"{site.stage} is {output}. Use shared_adapter, which adds to the stream only, or "
                 "say where the tokens lie with family=Family(to_map=...)."
             )
+        if self.gate == 1:
+            warn(
+                f"{self.name}: gate={self.gate} leaves nothing of the latent for the tasks, so "
+                "their scales can't train and only shifts tell the tasks apart. Take a gate below "
+                "1, such as 0.5, or shared_adapter, which has no parts of the tasks."
+            )
         if lost:
             warn(
                 f"{self.name} on {info.model}: {len(lost)} of {len(sites)} layers don't work on "

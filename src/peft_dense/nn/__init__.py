@@ -5,6 +5,7 @@ from __future__ import annotations
 from peft_dense.nn.bottleneck import Bottleneck, apply_bottleneck
 from peft_dense.nn.convpass import ConvpassAdapter
 from peft_dense.nn.dora import DoRALinear
+from peft_dense.nn.fan_in import FanInLinear
 from peft_dense.nn.generated import GeneratedBottleneck
 from peft_dense.nn.hypernetwork import DecomposedHyperNetwork, HyperNetwork, TaskEmbedding
 from peft_dense.nn.kronecker import (
@@ -26,6 +27,7 @@ __all__ = [
     "ConvpassAdapter",
     "DecomposedHyperNetwork",
     "DoRALinear",
+    "FanInLinear",
     "GeneratedBottleneck",
     "HyperNetwork",
     "KroneckerLinear",

@@ -146,6 +146,15 @@ def apply_bottleneck(
     return F.layer_norm(y, y.shape[-1:], norm_weight, norm_bias) if norm == "out" else y
 
 
+def check_activation(name: str) -> None:
+    """Raise unless there is an activation of that name.
+
+    Raises:
+        UnknownNameError: There is none; the nearest are offered.
+    """
+    _activation(name)
+
+
 def _activation(name: str) -> Callable[[Tensor], Tensor]:
     if name not in _ACTIVATIONS:
         raise UnknownNameError.of("activation", name, _ACTIVATIONS)

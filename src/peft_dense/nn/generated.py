@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from peft_dense.nn.bottleneck import Bottleneck, apply_bottleneck
+from peft_dense.nn.bottleneck import Bottleneck, apply_bottleneck, check_activation
 
 __all__ = ["GeneratedBottleneck"]
 
@@ -28,6 +28,9 @@ class GeneratedBottleneck(nn.Module):
 
     Shape:
         ``(..., C) -> (..., C)``
+
+    Raises:
+        UnknownNameError: If the activation is another.
     """
 
     def __init__(
@@ -38,6 +41,7 @@ class GeneratedBottleneck(nn.Module):
         activation: str = "relu",
     ) -> None:
         super().__init__()
+        check_activation(activation)
         self._source = (source,)
         self.key, self.norm, self.activation = key, norm, activation
 
@@ -71,4 +75,4 @@ class GeneratedBottleneck(nn.Module):
 
     def extra_repr(self) -> str:
         """Show what isn't a submodule."""
-        return f"key={self.key}, norm={self.norm!r}"
+        return f"key={self.key}, norm={self.norm!r}, activation={self.activation!r}"

@@ -5,6 +5,10 @@ for an embedding v whose k entries have a mean square of 1: a generator whose we
 g makes entries of variance ``g |v|^2 = g k``. (Standard normal embeddings have that mean square on
 average; its spread makes the average variance of a decomposed weight 1 + 2 / k times as large.)
 The generators' biases start at zero.
+
+Generators are :class:`~peft_dense.nn.FanInLinear`: what they make moves in a step of Adam as far as
+a weight does that trains by itself, whatever k is. With ordinary linears it moves some k / 2 times
+as far, and a rate that trains an adapter draws the weights anew at every step.
 """
 
 from __future__ import annotations
@@ -13,17 +17,19 @@ import torch
 from torch import Tensor, nn
 
 from peft_dense.layout import check_last_axis
-from peft_dense.nn._init import linear_variance, uniform_
+from peft_dense.nn._init import linear_variance
 from peft_dense.nn.checks import check_whole
+from peft_dense.nn.fan_in import FanInLinear
 
 __all__ = ["DecomposedHyperNetwork", "HyperNetwork", "TaskEmbedding"]
 
 
 class TaskEmbedding(nn.Module):
-    """Hold one learnt vector, drawn from the standard normal distribution.
+    """Hold one learnt vector, drawn from a normal distribution of mean zero.
 
     Args:
         size: Length of the vector, its number of parameters.
+        std: Standard deviation.
 
     Shape:
         No input; gives ``(size,)``.
@@ -33,15 +39,16 @@ class TaskEmbedding(nn.Module):
         torch.Size([64])
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, *, std: float = 1.0) -> None:
         super().__init__()
         check_whole("size", size)
+        self.std = std
         self.weight = nn.Parameter(torch.empty(size))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draw the vector anew."""
-        nn.init.normal_(self.weight)
+        nn.init.normal_(self.weight, std=self.std)
 
     def forward(self) -> Tensor:
         """Give the vector."""
@@ -55,7 +62,9 @@ class DecomposedHyperNetwork(nn.Module):
     matrix P and the out x rank matrix Q. W acts on rows, ``x @ W``.
 
     P starts with variance 1 / (3 in) and Q with 1 / rank, so that W, a sum of rank products, has
-    variance 1 / (3 in). Hence the generators start with 1 / (3 in k) and 1 / (rank k).
+    variance 1 / (3 in), and moves with P as far as P does. Hence the generators start with
+    1 / (3 in k) and 1 / (rank k); a silent one (:meth:`zero_`) has Q at zero and P at 1 / rank, so
+    that W moves with Q as far as Q does.
 
     Args:
         embedding_dim: Length of the embedding, k.
@@ -63,6 +72,7 @@ class DecomposedHyperNetwork(nn.Module):
         out_features: Columns of W, n or 2 n in the paper.
         rank: Columns of P and Q, r; ``k r (in + out)`` parameters.
         bias: Give the generators biases, ``r (in + out)`` parameters more.
+        gain: A constant factor of what a step moves; the start doesn't depend on it.
 
     Shape:
         ``(..., k) -> (..., in, out)``
@@ -85,24 +95,26 @@ class DecomposedHyperNetwork(nn.Module):
         rank: int,
         *,
         bias: bool = True,
+        gain: float = 1.0,
     ) -> None:
         super().__init__()
         check_whole("embedding_dim", embedding_dim)
         check_whole("rank", rank)
         self.embedding_dim, self.rank = embedding_dim, rank
         self.in_features, self.out_features = in_features, out_features
-        self.p = nn.Linear(embedding_dim, in_features * rank, bias=bias)
-        self.q = nn.Linear(embedding_dim, out_features * rank, bias=bias)
+        self.p = FanInLinear(embedding_dim, in_features * rank, bias=bias, gain=gain)
+        self.q = FanInLinear(embedding_dim, out_features * rank, bias=bias, gain=gain)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draw both generators anew."""
-        _reset(self.p, linear_variance(self.in_features) / self.embedding_dim)
-        _reset(self.q, 1 / (self.rank * self.embedding_dim))
+        self.p.reset_parameters(linear_variance(self.in_features) / self.embedding_dim)
+        self.q.reset_parameters(1 / (self.rank * self.embedding_dim))
 
     def zero_(self) -> None:
         """Make every generated weight zero; ``q`` still gets gradients."""
-        _reset(self.q, 0.0)
+        self.p.reset_parameters(1 / (self.rank * self.embedding_dim))
+        self.q.reset_parameters(0.0)
 
     def forward(self, v: Tensor) -> Tensor:
         """Generate P and Q, and give their product."""
@@ -123,6 +135,7 @@ class HyperNetwork(nn.Module):
         in_features: Rows of W.
         out_features: Columns of W; ``k in out`` parameters.
         bias: Give the generator a bias, ``in out`` parameters more.
+        gain: A constant factor of what a step moves; the start doesn't depend on it.
 
     Shape:
         ``(..., k) -> (..., in, out)``
@@ -137,30 +150,32 @@ class HyperNetwork(nn.Module):
     """
 
     def __init__(
-        self, embedding_dim: int, in_features: int, out_features: int, *, bias: bool = True
+        self,
+        embedding_dim: int,
+        in_features: int,
+        out_features: int,
+        *,
+        bias: bool = True,
+        gain: float = 1.0,
     ) -> None:
         super().__init__()
         check_whole("embedding_dim", embedding_dim)
         self.embedding_dim = embedding_dim
         self.in_features, self.out_features = in_features, out_features
-        self.generator = nn.Linear(embedding_dim, in_features * out_features, bias=bias)
+        self.generator = FanInLinear(
+            embedding_dim, in_features * out_features, bias=bias, gain=gain
+        )
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draw the generator anew."""
-        _reset(self.generator, linear_variance(self.in_features) / self.embedding_dim)
+        self.generator.reset_parameters(linear_variance(self.in_features) / self.embedding_dim)
 
     def zero_(self) -> None:
         """Make every generated weight zero; the generator still gets gradients."""
-        _reset(self.generator, 0.0)
+        self.generator.reset_parameters(0.0)
 
     def forward(self, v: Tensor) -> Tensor:
         """Generate the weight."""
         check_last_axis(v, self.embedding_dim, "HyperNetwork")
         return torch.unflatten(self.generator(v), -1, (self.in_features, self.out_features))
-
-
-def _reset(generator: nn.Linear, variance: float) -> None:
-    uniform_(generator.weight, variance)
-    if generator.bias is not None:
-        nn.init.zeros_(generator.bias)

@@ -1,8 +1,9 @@
 """Scaling kernels: from the templates of one width to the weights of a layer s times as wide.
 
-Kernels start normal with standard deviation 1 / s. An entry of the result is a sum of s products
-of a template's entry and a kernel's, so its variance is s * 1 / s^2 = 1 / s of the templates':
-what a layer with s times the inputs should have.
+Kernels start normal with variance 1 / s. An entry of the result is a sum of s products of a
+template's entry and a kernel's, so it has the templates' variance, and moves as far as they move,
+whatever s is. With the variance 1 / s^2 that would keep nn.Linear's start in a layer with s times
+the inputs, it would move 1 / sqrt(s) as far.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class LayerwiseScalingKernel(nn.Module):
     def reset_parameters(self) -> None:
         """Draw the kernels anew."""
         if self.weight is not None:
-            nn.init.normal_(self.weight, std=1 / self.scale)
+            nn.init.normal_(self.weight, std=self.scale**-0.5)
 
     def forward(self, templates: Tensor) -> Tensor:
         """Sum the Kronecker products of templates and kernels."""
@@ -91,7 +92,7 @@ class VectorScalingKernel(nn.Module):
     def reset_parameters(self) -> None:
         """Draw the kernels anew."""
         if self.weight is not None:
-            nn.init.normal_(self.weight, std=1 / self.scale)
+            nn.init.normal_(self.weight, std=self.scale**-0.5)
 
     def forward(self, templates: Tensor) -> Tensor:
         """Sum the Kronecker products of templates and kernels."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
+import shutil
 import tempfile
 
 import pytest
@@ -19,7 +21,9 @@ settings.load_profile("ci" if os.environ.get("CI") else "local")
 collect_ignore = ["typing/user_script.py"]
 
 # Derived labels of the tests' archives stay out of the home folder.
-os.environ.setdefault("PEFT_DENSE_CACHE", tempfile.mkdtemp(prefix="peft_dense_cache_"))
+if "PEFT_DENSE_CACHE" not in os.environ:  # else that of the process that started this one
+    os.environ["PEFT_DENSE_CACHE"] = tempfile.mkdtemp(prefix="peft_dense_cache_")
+    atexit.register(shutil.rmtree, os.environ["PEFT_DENSE_CACHE"], ignore_errors=True)
 
 # Workers that each take every core slow one another down, and so do small layers on many cores.
 torch.set_num_threads(1)

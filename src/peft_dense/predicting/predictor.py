@@ -11,12 +11,16 @@ from pathlib import Path
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from peft_dense.data import on_device
 from peft_dense.data.images import Picture
 from peft_dense.dense import DenseModel
-from peft_dense.errors import DataError, HyperparameterError, UnknownNameError
+from peft_dense.errors import (
+    DataError,
+    HyperparameterError,
+    MissingPackageError,
+    UnknownNameError,
+)
 from peft_dense.nn.checks import check_whole
 from peft_dense.predicting.deciding import decide_at
 from peft_dense.predicting.memory import (
@@ -181,13 +185,22 @@ def _predict(
     progress: bool,
 ) -> Iterator[Prediction]:
     """Read images, and predict those of one size together; leave out what can't be, or raise."""
-    bar = tqdm(sources, "predicting", number, unit="image", leave=False, disable=not progress)
-    for images in _batches(how, bar, white, skipped):
+    shown = _with_bar(sources, number) if progress else sources
+    for images in _batches(how, shown, white, skipped):
         try:
             found = _pass(how, images)
         except DataError:
             found = [each for one in images for each in _alone(how, one, skipped)]
         yield from found
+
+
+def _with_bar(sources: Iterable[Source], number: int | None) -> Iterable[Source]:
+    try:
+        from tqdm import tqdm
+    except ImportError as error:
+        raise MissingPackageError.of("a progress bar", "tqdm", "train") from error
+    bar: Iterable[Source] = tqdm(sources, "predicting", number, unit="image", leave=False)
+    return bar
 
 
 def _alone(how: _How, image: _Shown, skipped: list[str] | None) -> list[Prediction]:

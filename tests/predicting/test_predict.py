@@ -363,6 +363,13 @@ def test_a_video_without_its_reader_names_the_extra(
         predict(local, tmp_path / "clip.mp4", tasks=KINDS)
 
 
+def test_a_bar_counts_the_images(local: DenseModel, capsys: pytest.CaptureFixture[str]) -> None:
+    assert len(list(predict(local, [photo(32, 48)] * 3, tasks=KINDS, progress=True))) == 3
+    assert "predicting" in capsys.readouterr().err
+    list(predict(local, photo(32, 48), tasks=KINDS))
+    assert not capsys.readouterr().err
+
+
 # ---------------------------------------------------------------------- what can't be
 
 

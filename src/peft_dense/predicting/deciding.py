@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from peft_dense.tasks import Task
 
@@ -35,14 +36,15 @@ def decide_at(task: Task, raw: Tensor, size: tuple[int, int]) -> Tensor:
     """
     channels, height, width = raw.shape
     upper, lower, down = _between(height, size[0], raw.device)
-    left, right, across = _between(width, size[1], raw.device)
     step = max(1, _VALUES // (channels * max(size[1], width)))
     parts = []
     for start in range(0, size[0], step):
         rows = slice(start, start + step)
         strip = torch.lerp(raw[:, upper[rows]], raw[:, lower[rows]], down[rows, None])
-        strip = torch.lerp(strip[..., left], strip[..., right], across)
-        parts.append(_small(task.decide(strip[None])[0], task).cpu())
+        # Its rows are those wanted, so only the width changes; faster than gathering columns.
+        wide = (strip.shape[-2], size[1])
+        strip = F.interpolate(strip[None], wide, mode="bilinear", align_corners=False)
+        parts.append(_small(task.decide(strip)[0], task).cpu())
     return torch.cat(parts, dim=-2)
 
 

@@ -11,13 +11,16 @@ from pathlib import Path
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from peft_dense.data import on_device
 from peft_dense.data.images import Picture
 from peft_dense.dense import DenseModel
-from peft_dense.errors import DataError, HyperparameterError, UnknownNameError
+from peft_dense.errors import (
+    DataError,
+    MissingPackageError,
+)
 from peft_dense.nn.checks import check_whole
+from peft_dense.predicting.arguments import checked_size, chosen_tasks
 from peft_dense.predicting.deciding import decide_at
 from peft_dense.predicting.memory import (
     check_memory,
@@ -30,8 +33,7 @@ from peft_dense.predicting.prediction import Prediction
 from peft_dense.predicting.preparing import check_channels, prepare
 from peft_dense.predicting.sources import Images, Source, find_images
 from peft_dense.predicting.windows import check_overlap, slide
-from peft_dense.tasks import Task, task
-from peft_dense.tasks import tasks as registered
+from peft_dense.tasks import Task
 
 __all__ = ["predict"]
 
@@ -106,12 +108,12 @@ def predict(
         check_whole(name, value)
     for shape in (size, window):
         if shape is not None:
-            model.encoder.info.check_size(*_pair(shape))
+            model.encoder.info.check_size(*checked_size(shape))
     how = _How(
         model=model,
-        tasks=_tasks(model, tasks),
-        size=None if size is None else _pair(size),
-        window=None if window is None else _pair(window),
+        tasks=chosen_tasks(model, tasks),
+        size=None if size is None else checked_size(size),
+        window=None if window is None else checked_size(window),
         overlap=overlap,
         flip=flip,
         batch=batch,
@@ -181,13 +183,22 @@ def _predict(
     progress: bool,
 ) -> Iterator[Prediction]:
     """Read images, and predict those of one size together; leave out what can't be, or raise."""
-    bar = tqdm(sources, "predicting", number, unit="image", leave=False, disable=not progress)
-    for images in _batches(how, bar, white, skipped):
+    shown = _with_bar(sources, number) if progress else sources
+    for images in _batches(how, shown, white, skipped):
         try:
             found = _pass(how, images)
         except DataError:
             found = [each for one in images for each in _alone(how, one, skipped)]
         yield from found
+
+
+def _with_bar(sources: Iterable[Source], number: int | None) -> Iterable[Source]:
+    try:
+        from tqdm import tqdm
+    except ImportError as error:
+        raise MissingPackageError.of("a progress bar", "tqdm", "train") from error
+    bar: Iterable[Source] = tqdm(sources, "predicting", number, unit="image", leave=False)
+    return bar
 
 
 def _alone(how: _How, image: _Shown, skipped: list[str] | None) -> list[Prediction]:
@@ -277,40 +288,3 @@ def _leave_out(error: DataError, skipped: list[str] | None) -> None:
     if skipped is None:
         raise error
     skipped.append(str(error))
-
-
-# ---------------------------------------------------------------------- arguments
-
-
-def _tasks(model: DenseModel, given: Sequence[str] | Mapping[str, Task] | None) -> dict[str, Task]:
-    """Give the tasks that are asked for, each with as many channels as its head."""
-    names = model.encoder.check_tasks(None if given is None else tuple(_words(given)))
-    if isinstance(given, Mapping):
-        for name in names:
-            if given[name].channels != model.out_channels[name]:
-                raise HyperparameterError(
-                    f"task {name} has channels={given[name].channels}, and its head "
-                    f"{model.out_channels[name]}; pass the task that the head was made for."
-                )
-        return {name: given[name] for name in names}
-    known = registered()
-    for name in names:
-        if name not in known:
-            raise UnknownNameError(
-                f"what the labels of task {name!r} are can't be told by its name; pass "
-                f"tasks={{{name!r}: task({name!r}, kind=..., channels={model.out_channels[name]}), "
-                "...} of peft_dense.tasks."
-            )
-    return {name: task(name, channels=model.out_channels[name]) for name in names}
-
-
-def _words(given: Iterable[str]) -> Iterable[str]:
-    return [given] if isinstance(given, str) else given
-
-
-def _pair(given: Sequence[int]) -> tuple[int, int]:
-    if len(given) != 2 or any(isinstance(n, bool) or int(n) != n or n < 1 for n in given):
-        raise HyperparameterError(
-            f"{tuple(given)} is no size; expected height and width in pixels, such as (448, 448)."
-        )
-    return int(given[0]), int(given[1])

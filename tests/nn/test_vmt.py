@@ -31,6 +31,7 @@ def arguments(draw: st.DrawFn) -> dict[str, Any]:
         "gate": draw(st.floats(0, 1)),
         "m": m,
         "norm": draw(st.sampled_from(["default", "in", None])),
+        "gain": draw(st.sampled_from([1.0, 2.0])),
     }
 
 
@@ -59,11 +60,12 @@ def test_the_parts_are_the_equations(given_: dict[str, Any]) -> None:
     x = torch.randn(2, 3, given_["features"], dtype=torch.double)
     normed = x if adapter.norm is None else adapter.norm(x)
     h = F.relu(normed @ adapter.down.weight.T) @ adapter.up.weight.T + adapter.up.bias
-    assert_close(adapter(x), gate * h)
+    assert_close(adapter(x), given_["gain"] * gate * h)
     assert_close(adapter.latent(x), h)
     for task in given_["tasks"]:
         own = adapter.tasks[task]
-        assert_close(adapter.specific(h, task), own.scale * ((1 - gate) * h) + own.shift)
+        h_t = given_["gain"] * (1 - gate) * h
+        assert_close(adapter.specific(h, task), own.scale * h_t + own.shift)
 
 
 @pytest.mark.parametrize("m", [None, 3])

@@ -44,6 +44,8 @@ class VMT(Method):
     name: ClassVar[str] = "vmt"
     paper: ClassVar[str] = "VMT-Adapter, section 4.1"
     one_path: ClassVar[bool] = True
+    gain: ClassVar[float] = 2.0
+    """Factor of the latent, by measurement: docs/results.md, "VMT-Adapter: what was tried"."""
 
     ratio: int = 4
     gate: float = 0.5
@@ -107,7 +109,14 @@ class VMT(Method):
         return list({site.stage: site for site in fitting}.values())
 
     def _layer(self, site: Site, tasks: Sequence[str]) -> VMTAdapter:
-        return VMTAdapter(site.width, tasks, ratio=self.ratio, gate=self.gate, norm=self.norm)
+        return VMTAdapter(
+            site.width,
+            tasks,
+            ratio=self.ratio,
+            gate=self.gate,
+            norm=self.norm,
+            gain=self.gain,
+        )
 
     def task_features(
         self,
@@ -163,6 +172,7 @@ class VMTLite(VMT):
 
     name: ClassVar[str] = "vmt_lite"
     paper: ClassVar[str] = "VMT-Adapter, section 4.2"
+    gain: ClassVar[float] = 1.0
 
     m: int | None = None
     norm: Literal["in"] | None = None
@@ -183,7 +193,13 @@ class VMTLite(VMT):
 
     def _layer(self, site: Site, tasks: Sequence[str]) -> VMTAdapter:
         return VMTAdapter(
-            site.width, tasks, ratio=self.ratio, gate=self.gate, norm=self.norm, m=self.m
+            site.width,
+            tasks,
+            ratio=self.ratio,
+            gate=self.gate,
+            norm=self.norm,
+            m=self.m,
+            gain=self.gain,
         )
 
     def count(self, info: BackboneInfo, tasks: int) -> int:

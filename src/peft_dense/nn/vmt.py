@@ -43,6 +43,8 @@ class VMTAdapter(nn.Module):
         m: Number of Kronecker products: ``2 C n / m + m^3`` parameters in place of ``2 C n``.
         norm: ``"in"`` normalises the input, ``2 C`` parameters more; ``None`` doesn't;
             ``"default"`` does so without ``m`` only, which is what the paper's counts imply.
+        gain: A constant factor of h. The gate halves what a step moves in the stream, and so does a
+            waist that is half a shared adapter's; the paper says no constant.
 
     Shape:
         ``(..., C) -> (..., C)``
@@ -70,12 +72,14 @@ class VMTAdapter(nn.Module):
         gate: float = 0.5,
         m: int | None = None,
         norm: Literal["default", "in"] | None = "default",
+        gain: float = 1.0,
     ) -> None:
         super().__init__()
         check_divides("ratio", ratio, features=features)
         check_share("gate", gate)
         check_choice("norm", norm, ("default", "in", None))
         self.features, self.ratio, self.gate, self.m = features, ratio, gate, m
+        self.gain = gain
         with_norm = m is None if norm == "default" else norm == "in"
         self.norm = nn.LayerNorm(features) if with_norm else None
         width = features // ratio
@@ -117,14 +121,19 @@ class VMTAdapter(nn.Module):
         return h
 
     def generic(self, h: Tensor) -> Tensor:
-        """Give the part of the latent that joins the stream, ``gate * h``."""
-        return self.gate * h
+        """Give the part of the latent that joins the stream, ``gate * h``, times the gain."""
+        return self.gain * self.gate * h
 
     def specific(self, h: Tensor, task: str) -> Tensor:
-        """Give the part of one task, ``scale * ((1 - gate) * h) + shift`` (equation 4)."""
-        part: Tensor = self.tasks[task]((1 - self.gate) * h)
+        """Give the part of one task, ``scale * ((1 - gate) * h) + shift`` (equation 4).
+
+        With the gain on h.
+        """
+        part: Tensor = self.tasks[task](self.gain * (1 - self.gate) * h)
         return part
 
     def extra_repr(self) -> str:
         """Show what isn't a submodule."""
-        return f"{self.features}, ratio={self.ratio}, gate={self.gate}, m={self.m}"
+        return (
+            f"{self.features}, ratio={self.ratio}, gate={self.gate}, m={self.m}, gain={self.gain}"
+        )

@@ -14,6 +14,7 @@ from PIL import Image
 from peft_dense.data.labels import read_array, read_label
 from peft_dense.errors import DataError
 from peft_dense.predicting import Prediction
+from peft_dense.predicting.painting import legend, span_of
 from peft_dense.predicting.sheet import ContactSheet
 from peft_dense.predicting.writing import check_out, save_prediction
 from peft_dense.tasks import Task, task
@@ -80,6 +81,29 @@ def test_pictures_show_every_task(tmp_path: Path) -> None:
         covered = np.asarray(one.overlay(name, opacity=1.0))
         assert np.array_equal(covered[first], photo[first]) is same
         assert np.array_equal(covered[~first], np.asarray(one.map(name))[~first])
+
+
+def test_a_picture_of_depth_spreads_its_colours_over_what_is_there() -> None:
+    """A room's and a street's depths look alike, and the legend says which metres they are."""
+    slope = torch.linspace(1, 3, 200).expand(100, 200)
+    pictures = []
+    for scale in (1.0, 20.0):
+        one = found(height=100, width=200)
+        one.labels["depth"] = scale * slope
+        pictures.append(np.asarray(one.map("depth")).astype(int))
+        first, last = (
+            name for _, name in legend(one.tasks["depth"], slope, span=span_of(scale * slope))
+        )
+        assert (first, last) == (f"{1.02 * scale:.3g} m", f"{2.98 * scale:.3g} m")
+    assert abs(pictures[0] - pictures[1]).max() <= 2
+    assert pictures[0][0, 0].tolist() == [40, 20, 90] and pictures[0][0, -1].tolist() == [
+        250,
+        230,
+        60,
+    ]
+    flat = found(height=8, width=9)
+    flat.labels["depth"] = torch.full((8, 9), 2.0)
+    assert np.asarray(flat.map("depth")).std(axis=(0, 1)).max() == 0
 
 
 def test_a_contact_sheet_is_spread_over_all_and_holds_few() -> None:

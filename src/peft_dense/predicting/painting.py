@@ -26,6 +26,7 @@ __all__ = [
     "painted",
     "pixels_by_class",
     "shown",
+    "span_of",
     "titled_tiles",
 ]
 
@@ -56,10 +57,14 @@ def painted(task: Task, label: Tensor, longest: int | None = None) -> Image.Imag
     """Paint a label map in the colours of its task.
 
     Classes keep their colours where the picture shrinks; other maps are averaged, so that thin
-    edges fade and don't break.
+    edges fade and don't break. Depths fill the colours from the nearest to the farthest of the
+    image (`span_of`), since a room would be one colour where a street is not.
     """
     if isinstance(task, Segmentation):
         label = _sampled(label, longest)
+    elif isinstance(task, Depth):
+        near, far = span_of(label)
+        label = task.far * (label - near) / max(far - near, 1e-6)
     pixels = Image.fromarray(_array(task.paint(label.long() if _counted(label) else label)))
     return _shrunk(pixels, longest)
 
@@ -101,13 +106,31 @@ def pixels_by_class(task: Task, label: Tensor) -> Tensor:
     return label.flatten().bincount(minlength=task.channels)
 
 
-def legend(task: Task, counts: Tensor, laid_over: bool = False) -> list[tuple[Colour, str]]:
+def span_of(depths: Tensor) -> tuple[float, float]:
+    """Give the depths that pictures show in their first and last colour: all but 1 % at each end.
+
+    Example:
+        >>> span_of(torch.linspace(1, 5, 101).reshape(1, 101))
+        (1.04, 4.96)
+    """
+    some = depths.flatten()[:: max(1, depths.numel() // 100_000)].float()
+    near, far = some.quantile(torch.tensor([0.01, 0.99], device=some.device)).tolist()
+    return round(near, 4), round(far, 4)
+
+
+def legend(
+    task: Task,
+    counts: Tensor,
+    laid_over: bool = False,
+    span: tuple[float, float] | None = None,
+) -> list[tuple[Colour, str]]:
     """Give colour and meaning: of classes those that ``counts`` has pixels of, largest first.
 
     Args:
         task: The task.
         counts: Pixels by class.
         laid_over: Whether the picture lies over the image, where some pixels stay clear.
+        span: Of depths, those in the first and the last colour; None for several images.
     """
     if isinstance(task, Segmentation):
         colours = palette(max(256, task.channels))
@@ -122,8 +145,9 @@ def legend(task: Task, counts: Tensor, laid_over: bool = False) -> list[tuple[Co
             ((128, 128, 255), "to the viewer"),
         ]
     if isinstance(task, Depth):
-        near, far = ramp(torch.tensor([[0.0, 1.0]]))[0]
-        return [(_rgb(near), "0"), (_rgb(far), f"{task.far:g} and beyond")]
+        first, last = ramp(torch.tensor([[0.0, 1.0]]))[0]
+        names = ("nearest", "farthest") if span is None else [f"{depth:.3g} m" for depth in span]
+        return [(_rgb(first), names[0]), (_rgb(last), names[1])]
     if laid_over:
         return [(_rgb(_MARK.byte()), "probability 1")]
     return [((0, 0, 0), "probability 0"), ((255, 255, 255), "probability 1")]
@@ -174,12 +198,7 @@ def titled_tiles(tiles: Sequence[Tile], laid_over: bool = False) -> Image.Image:
 
 
 def _row(tiles: Sequence[Tile], cell: int, laid_over: bool) -> Image.Image:
-    entries = [
-        legend(task, pixels_by_class(task, label), laid_over)
-        if task is not None and label is not None
-        else []
-        for _, _, task, label in tiles
-    ]
+    entries = [_legend_of(task, label, laid_over) for _, _, task, label in tiles]
     tall = max(tile.height for _, tile, _, _ in tiles)
     below = max(legend_height(len(each), cell) for each in entries)
     size = (len(tiles) * (cell + _GAP) + _GAP, _TITLE + tall + below + 3 * _GAP)
@@ -191,6 +210,16 @@ def _row(tiles: Sequence[Tile], cell: int, laid_over: bool) -> Image.Image:
         row.paste(tile, (x, _TITLE))
         draw_legend(pen, entries[index], (x, _TITLE + tall + _GAP), cell)
     return row
+
+
+def _legend_of(
+    task: Task | None, label: Tensor | None, laid_over: bool
+) -> list[tuple[Colour, str]]:
+    """Give the legend of a tile; the image's own has none."""
+    if task is None or label is None:
+        return []
+    span = span_of(label) if isinstance(task, Depth) else None
+    return legend(task, pixels_by_class(task, label), laid_over, span)
 
 
 # ---------------------------------------------------------------------- sizes and numbers

@@ -71,6 +71,26 @@ def test_described_data_is_trained_and_scored_from_anywhere(
         monkeypatch.chdir(tmp_path)
 
 
+def test_a_description_that_says_something_else_is_another_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    size = ["--train", "2", "--val", "2", "--size", "24", "32"]
+    assert main(["data", "make", "city", *size, "--layout", "cityscapes"]) == 0
+    assert main(["data", "describe", "city"]) == 0
+    tiny = [word for word in TINY if word not in ("--tasks", "sal,depth")]
+    train = ["train", *tiny, "--data", "city", "--no-pretrained", "--out", "run"]
+    assert main(train) == 0
+    description = tmp_path / "city" / "dense.toml"
+    said = description.read_text(encoding="utf-8")
+    description.write_text(f"# the same, with a remark\n{said}", encoding="utf-8")
+    assert main(train) == 0
+    description.write_text(f"{said}\n[tasks.depth]\ninvalid = [7]\n", encoding="utf-8")
+    capsys.readouterr()
+    assert main(train) == 2
+    assert "holds another run: description is" in capsys.readouterr().err
+
+
 def test_a_fork_begins_with_the_weights_of_a_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -47,7 +47,10 @@ def run_all(setup: Setup, recipe: Recipe, accelerator: Accelerator | None = None
     about["pretrained"] = bool(setup.pretrained)
     begin = _weights_to_begin_with(setup, len(runs))
     if setup.own_data:
-        about["data"] = find_place(setup.data).text
+        place = find_place(setup.data)
+        about["data"] = place.text
+        if place.description is not None:
+            about["description"] = place.description.digest
     results: list[Result] = []
     left_out: list[str] = []
     for label, (name, hyper) in runs.items():

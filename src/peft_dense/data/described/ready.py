@@ -89,16 +89,11 @@ def _whole(given: Mapping[str, Any], source: str) -> dict[str, Any]:
     if like not in ready_descriptions():
         raise DataError(f"{source} has like = {like!r}; {nearest(str(like), ready_descriptions())}")
     base = read_toml(_FOLDER / f"{like}.toml")
-    merged = {**base, **own}
-    for part in ("tasks", "splits"):
-        if isinstance(own.get(part), Mapping) and part == "tasks":
-            merged[part] = {
-                **base[part],
-                **{
-                    name: {**base[part].get(name, {}), **each}
-                    if isinstance(each, Mapping)
-                    else each
-                    for name, each in own[part].items()
-                },
-            }
-    return {"name": like, **merged}
+    merged = {"name": like, **base, **own}
+    tasks = own.get("tasks")
+    if isinstance(tasks, Mapping):
+        merged["tasks"] = base["tasks"] | {
+            name: base["tasks"].get(name, {}) | each if isinstance(each, Mapping) else each
+            for name, each in tasks.items()
+        }
+    return merged

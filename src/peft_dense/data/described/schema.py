@@ -30,8 +30,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 from peft_dense.data.described.checks import Checker
@@ -216,6 +217,19 @@ class Description:
     inside: tuple[str, ...] = ()
     marks: tuple[str, ...] = ()
     source: str = "the description"
+
+    @property
+    def digest(self) -> str:
+        """Tell this description from others that say something else, wherever they lie.
+
+        Example:
+            >>> tasks = {"sal": {"labels": "{id}.png"}}
+            >>> one = Description.of({"images": "{id}.jpg", "tasks": tasks})
+            >>> one.digest == replace(one, source="elsewhere", about="the same").digest
+            True
+        """
+        same = replace(self, source="", about="", root=None)
+        return hashlib.blake2b(repr(same).encode(), digest_size=8).hexdigest()
 
     @classmethod
     def of(cls, given: Mapping[str, Any], source: str = "the description") -> Description:

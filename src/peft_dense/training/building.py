@@ -141,7 +141,10 @@ def build_backbone(setup: Setup) -> nn.Module:
     if setup.window:
         if not hasattr(net, "set_input_size"):
             raise UnsupportedModelError(f"{setup.backbone} has no set_input_size for --window.")
-        net.set_input_size(img_size=tuple(setup.image_size), window_size=setup.window)
+        with warnings.catch_warnings():
+            # What timm's resampling of tables makes torch say is nothing that a user could mend.
+            warnings.filterwarnings("ignore", module=r"timm\.layers")
+            net.set_input_size(img_size=tuple(setup.image_size), window_size=setup.window)
     return net  # type: ignore[no-any-return]
 
 

@@ -5,7 +5,7 @@ WORKERS ?= 2
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help test test-rest test-all lint mutation demo docs clean
+.PHONY: help test test-rest test-all lint mutation demo docs docs-check clean
 
 help:
 	@echo "make test   lint, type check, tests: all but what test-rest has"
@@ -15,6 +15,7 @@ help:
 	@echo "make mutation  run a sample of mutants (about two hours; docs/testing.md)"
 	@echo "make demo   train three methods on made scenes and compare them"
 	@echo "make docs   build the documentation into site/"
+	@echo "make docs-check  build it, and walk every page in a headless Chromium"
 	@echo "make clean  remove .venv and everything built"
 
 $(READY): pyproject.toml
@@ -50,6 +51,9 @@ mutation: $(READY)
 demo: $(READY)
 	@$(BIN)/python examples/train.py --method decoders_only,shared_adapter,vmt_lite \
 		--data made --eval-every 125 --out runs/demo
+
+docs-check: docs
+	@$(BIN)/python docs/check_site.py site
 
 docs: $(READY)
 	@echo "== mkdocs build --strict"

@@ -1,4 +1,7 @@
-"""Lets mkdocstrings read our docstrings: one section name, cross references, literal blocks."""
+"""Lets mkdocstrings read our docstrings: section names, references, literal blocks, formulas.
+
+Formulas become MathML, which browsers draw by themselves: pages need no script for it.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import re
 from typing import Any
 
 import griffe
+from latex2mathml.converter import convert
 
 RULES = (
     (re.compile(r"^( *)Example:$", re.M), r"\1Examples:"),  # rendered as code, not as quotes
@@ -13,6 +17,14 @@ RULES = (
     (re.compile(r"^ *::\n", re.M), ""),  # the indented block that follows is code already
     (re.compile(r"(?<=\S)::$", re.M), ":"),
 )
+FORMULA = re.compile(r"^( *)\.\. math:: (.+(?:\n\1 +.+)*)$", re.M)
+
+
+def _mathml(found: re.Match[str]) -> str:
+    """Draw a formula, on a line of its own."""
+    formula = " ".join(found[2].split())
+    # A blank line or an indented one would end the block of HTML.
+    return f'{found[1]}<div class="formula">{convert(formula, display="block")}</div>'
 
 
 class Docstrings(griffe.Extension):
@@ -23,3 +35,4 @@ class Docstrings(griffe.Extension):
         if obj.docstring is not None:
             for pattern, replacement in RULES:
                 obj.docstring.value = pattern.sub(replacement, obj.docstring.value)
+            obj.docstring.value = FORMULA.sub(_mathml, obj.docstring.value)

@@ -44,13 +44,14 @@ __all__ = [
     "pairs",
 ]
 
-# Of the demo's backbone, at random.
+# Of the demo's backbone, which examples/pretrain_demo.py pretrains.
 _DEMO_ARGUMENTS = {
     "img_size": (96, 128),
     "window_size": 4,
-    "embed_dim": 48,
+    "embed_dim": 32,
     "depths": (2, 2, 2, 2),
     "num_heads": (2, 4, 8, 16),
+    "num_classes": 0,
 }
 
 

@@ -1,0 +1,225 @@
+#!/usr/bin/env python
+"""Pretrain the demo's small Swin on rendered scenes, without a label of any of the demo's tasks.
+
+    python examples/pretrain_demo.py --out examples/demo_backbone.safetensors
+
+Each scene is rendered twice, in other textures, colours and light, and two crops of the two
+pictures (mirrored or not) are the views. Two signals, and no other, reach the backbone:
+
+- contrast: a point of the scene should have the same feature in both views, and another one than
+  all other points of the batch (InfoNCE: van den Oord et al., "Representation Learning with
+  Contrastive Predictive Coding", 2018, equation 4; on pixels: Pinheiro et al., "Unsupervised
+  Learning of Dense Visual Representations", NeurIPS 2020). Where a point of one view lies in the
+  other is known from the crops.
+- count: how many boxes, spheres, cylinders and people were put into the scene, not where (Poisson's
+  likelihood of a sum over places, as in counting by densities).
+
+The scenes have another look than the demo's (`peft_dense.data.made.looks`): other cameras, textures
+and light, and no cones. The file holds the backbone's parameters in half precision.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from peft_dense.cli.output import exit_status
+from peft_dense.data import Scenes
+from peft_dense.training import Setup, make_backbone
+
+SIZE = (96, 128)
+KINDS = ("box", "sphere", "cylinder", "person")
+TEMPERATURE = 0.15
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and deviation, as in training
+CLOSE = 6  # pixels; nearer points of a scene aren't held apart
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--out", type=Path, required=True, help="the file to write")
+    parser.add_argument("--scenes", type=int, default=4000, help="scenes, rendered twice each")
+    parser.add_argument("--steps", type=int, default=1400)
+    parser.add_argument("--batch", type=int, default=32, help="scenes a step")
+    parser.add_argument("--points", type=int, default=48, help="points of a scene and step")
+    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--bf16", action=argparse.BooleanOptionalAction, default=True, help="autocast to bfloat16"
+    )
+    return parser.parse_args(argv)
+
+
+def render(scenes: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Give bytes (N, 2, 3, H, W), each scene in two dresses, and counts (N, kinds)."""
+    # The demo's own seeds are small; equal ones would put things in like places.
+    data = Scenes(scenes, SIZE, seed=1_000_000 + seed, look="pretraining")
+    images = torch.empty(scenes, 2, 3, *SIZE, dtype=torch.uint8)
+    counts = torch.empty(scenes, len(KINDS), dtype=torch.int64)
+    for index in tqdm(range(scenes), "rendering", disable=None):
+        views, things = data.views(index, 2)
+        images[index] = (torch.stack(views) * 255).round()
+        counts[index] = torch.tensor([things[kind] for kind in KINDS])
+    return images, counts
+
+
+class Crops:
+    """One random crop per picture, which knows where the scene's points lie in it.
+
+    A point (x, y) of a picture, -1 to 1 from border to border, lies at ((x, y) - shift) / scale.
+    """
+
+    def __init__(self, number: int) -> None:
+        size = 0.6 + 0.4 * torch.rand(number, 1)
+        self.size = (size * (0.85 + 0.3 * torch.rand(number, 2))).clamp(max=1)
+        self.shift = (2 * torch.rand(number, 2) - 1) * (1 - self.size)
+        mirror = torch.tensor([-1.0, 1.0])[torch.randint(2, (number,))]
+        self.scale = torch.stack([mirror * self.size[:, 0], self.size[:, 1]], 1)
+
+    def cut(self, images: Tensor) -> Tensor:
+        moves = torch.cat([torch.diag_embed(self.scale), self.shift[..., None]], 2)
+        grid = F.affine_grid(moves, list(images.shape), align_corners=False)
+        return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+
+    def places(self, points: Tensor) -> Tensor:
+        return (points - self.shift[:, None]) / self.scale[:, None]
+
+
+def common_points(a: Crops, b: Crops, number: int) -> Tensor:
+    """Draw points (B, number, 2) of the pictures that both crops hold."""
+    low = torch.maximum(a.shift - a.size, b.shift - b.size)[:, None]
+    high = torch.minimum(a.shift + a.size, b.shift + b.size)[:, None]
+    return low + (high - low) * torch.rand(len(low), number, 2)
+
+
+class Heads(nn.Module):
+    """What reads the stages while pretraining, and is dropped afterwards."""
+
+    def __init__(self, channels: Sequence[int], width: int = 128) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.LayerNorm(each) for each in channels)
+        self.project = nn.ModuleList(nn.Linear(each, width) for each in channels)
+        self.point = nn.Sequential(nn.BatchNorm1d(width), nn.ReLU(), nn.Linear(width, 64))
+        self.count = nn.ModuleList(nn.Linear(each, len(KINDS)) for each in channels[-2:])
+        for layer in self.count:
+            nn.init.constant_(layer.bias, -4.0)  # some forty places, about one thing of a kind
+
+    def at(self, stages: Sequence[Tensor], places: Tensor) -> Tensor:
+        """Give unit features (B P, 64) at places (B, P, 2) of the views."""
+        total = torch.zeros(())
+        for stage, norm, project in zip(stages, self.norms, self.project, strict=True):
+            found = F.grid_sample(
+                stage.float(), places[:, :, None], padding_mode="border", align_corners=False
+            )
+            total = total + project(norm(found[..., 0].transpose(1, 2)))
+        return F.normalize(self.point(total.flatten(0, 1)), dim=1)
+
+    def counts(self, stages: Sequence[Tensor]) -> Tensor:
+        """Give the expected counts (B, kinds), as sums over all places of the coarse stages."""
+        total = torch.zeros(())
+        for stage, norm, count in zip(stages[-2:], self.norms[-2:], self.count, strict=True):
+            total = total + F.softplus(count(norm(stage.float().movedim(1, -1)))).sum((1, 2))
+        return total
+
+
+def contrast(one: Tensor, other: Tensor, points: Tensor) -> Tensor:
+    """Give InfoNCE between the features (B P, C) of the same points (B, P, 2) in two views."""
+    pixels = points * torch.tensor([SIZE[1] / 2, SIZE[0] / 2])
+    near = (pixels[:, :, None] - pixels[:, None]).norm(dim=-1) < CLOSE
+    near &= ~torch.eye(points.shape[1], dtype=torch.bool)
+    left_out = torch.block_diag(*near.float()).bool()
+    logits = (one @ other.T / TEMPERATURE).masked_fill(left_out, -1e4)
+    right = torch.arange(len(logits))
+    return (F.cross_entropy(logits, right) + F.cross_entropy(logits.T, right)) / 2
+
+
+def disturb(images: Tensor) -> Tensor:
+    """Change the channels' brightness, and add noise."""
+    gain = 0.7 + 0.6 * torch.rand(len(images), 3, 1, 1)
+    noise = 0.03 * torch.rand(len(images), 1, 1, 1) * torch.randn(images.shape)
+    return images * gain + noise
+
+
+def pretrain(options: argparse.Namespace, images: Tensor, counts: Tensor) -> nn.Module:
+    """Train a new backbone on rendered scenes: AdamW, a short warm-up, a cosine's fall to 0."""
+    torch.manual_seed(options.seed)
+    net = make_backbone(Setup(pretrained=False, drop_path=0.0))
+    with torch.no_grad():
+        stages = net.forward_intermediates(torch.zeros(1, 3, *SIZE), intermediates_only=True)
+    heads = Heads([stage.shape[1] for stage in stages])
+    learning = [p for p in (*net.parameters(), *heads.parameters()) if p.requires_grad]
+    groups = [
+        {"params": [p for p in learning if p.ndim > 1], "weight_decay": 0.05},
+        {"params": [p for p in learning if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=options.lr)
+    rate = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda step: min(
+            (step + 1) / min(100, options.steps),
+            (1 + math.cos(math.pi * step / options.steps)) / 2,
+        ),
+    )
+    mean, deviation = (torch.tensor(values)[:, None, None] for values in IMAGENET)
+    begun, order = time.time(), torch.empty(0, dtype=torch.int64)
+    for step in range(options.steps):
+        if len(order) < options.batch:
+            order = torch.cat([order, torch.randperm(len(images))])
+        chosen, order = order.split([options.batch, len(order) - options.batch])
+        pictures = images[chosen].float() / 255
+        crops = Crops(len(chosen)), Crops(len(chosen))
+        points = common_points(*crops, options.points)
+        views = torch.cat([crop.cut(pictures[:, i]) for i, crop in enumerate(crops)])
+        with torch.autocast("cpu", torch.bfloat16, enabled=options.bf16):
+            stages = net.forward_intermediates(
+                (disturb(views) - mean) / deviation, intermediates_only=True
+            )
+        places = torch.cat([crop.places(points) for crop in crops])
+        apart = contrast(*heads.at(stages, places).chunk(2), points)
+        counted = F.poisson_nll_loss(
+            heads.counts(stages), counts[chosen].repeat(2, 1), log_input=False
+        )
+        optimizer.zero_grad()
+        (apart + 0.5 * counted).backward()
+        nn.utils.clip_grad_norm_(learning, 1.0)
+        optimizer.step()
+        rate.step()
+        if (step + 1) % max(1, options.steps // 20) == 0:
+            print(
+                f"step {step + 1} of {options.steps}, {time.time() - begun:.0f} s: "
+                f"contrast {apart.item():.2f}, count {counted.item():.2f}",
+                flush=True,
+            )
+    return net
+
+
+def save(net: nn.Module, path: Path, about: str) -> None:
+    """Write the parameters in half precision, beside the place first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {name: p.detach().half().contiguous() for name, p in net.named_parameters()}
+    beside = path.with_name(f".{path.name}.new")
+    save_file(tensors, beside, {"made by": about})
+    os.replace(beside, path)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    options = parse(argv)
+    images, counts = render(options.scenes, options.seed)
+    net = pretrain(options, images, counts)
+    said = (f"--{k.replace('_', '-')} {v}" for k, v in vars(options).items() if k != "out")
+    save(net, options.out, f"examples/pretrain_demo.py {' '.join(said)}")
+    print(f"{options.out}: {options.out.stat().st_size / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(main))

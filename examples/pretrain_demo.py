@@ -48,11 +48,11 @@ CLOSE = 6  # pixels; nearer points of a scene aren't held apart
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="the file to write")
-    parser.add_argument("--scenes", type=int, default=4000, help="scenes, rendered twice each")
-    parser.add_argument("--steps", type=int, default=1400)
-    parser.add_argument("--batch", type=int, default=32, help="scenes a step")
-    parser.add_argument("--points", type=int, default=48, help="points of a scene and step")
-    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--scenes", type=int, default=3000, help="scenes, rendered twice each")
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--batch", type=int, default=16, help="scenes a step")
+    parser.add_argument("--points", type=int, default=64, help="points of a scene and step")
+    parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--bf16", action=argparse.BooleanOptionalAction, default=True, help="autocast to bfloat16"

@@ -82,7 +82,8 @@ def make_data(setup: Setup, recipe: Recipe) -> tuple[dict[str, Task], Any, Any]:
             how: dict[str, Any] = {"protocol": setup.protocol, "kinds": kinds}
             examples = data.open_data(setup.data, split, names, **how)
         else:
-            which: dict[str, Any] = {"tasks": names or tasks(), "seed": 2 * recipe.seed + number}
+            which: dict[str, Any] = {"tasks": names or tasks(), "look": "demo"}
+            which["seed"] = 2 * recipe.seed + number
             examples = data.Scenes(setup.scenes[number], setup.image_size, **which)
         known = known or data.tasks_of(examples)
         if setup.cache and not recipe.skip_bad:

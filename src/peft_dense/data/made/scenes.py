@@ -67,7 +67,7 @@ class Scenes(Dataset[Item]):
         tasks: Sequence[str] = tuple(_CHANNELS),
         seed: int = 0,
         transform: Callable[[Item], Item] | None = None,
-        look: str | Look = "demo",
+        look: str | Look = "mixed",
     ) -> None:
         if length < 1 or len(size) != 2 or min(size) < 1:
             raise DataError(

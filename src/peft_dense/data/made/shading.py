@@ -15,8 +15,8 @@ __all__ = ["light", "texture"]
 def texture(rng: np.random.Generator, look: Look, *, large: bool) -> Callable[[Array], Array]:
     """Draw a texture in two random colours.
 
-    Patterns are ``plain``, ``stripes``, ``checker`` and ``noise`` (clouds), ``dots`` and soft
-    ``waves``.
+    Patterns are ``plain``, ``stripes``, ``checker`` and ``noise`` (clouds), ``dots``, ``zigzag``
+    and ``grid`` (lines).
 
     Args:
         rng: Source of the pattern, its scale, its orientation and the colours.
@@ -51,8 +51,10 @@ def texture(rng: np.random.Generator, look: Look, *, large: bool) -> Callable[[A
             mix = (np.sin(angles[:, [0, 2]]).prod(1) > 0).astype(float)
         elif pattern == "dots":
             mix = (np.cos(angles).sum(1) > 1.5).astype(float)
-        elif pattern == "waves":
-            mix = 0.5 + 0.5 * np.sin(angles[:, 0] + np.sin(angles[:, 1]))
+        elif pattern == "zigzag":
+            mix = (np.sin(angles[:, 0] + 1.5 * np.sin(angles[:, 1])) > 0).astype(float)
+        elif pattern == "grid":
+            mix = (np.cos(angles).max(1) > 0.9).astype(float)
         else:
             mix = 0.5 + 0.5 * np.tanh(np.sin(points @ fine + phases[0]).sum(1))
         return np.asarray(first + mix[:, None] * (second - first))

@@ -37,6 +37,7 @@ from tqdm import tqdm
 from peft_dense.cli.output import exit_status
 from peft_dense.data import Scenes
 from peft_dense.training import Setup, make_backbone
+from peft_dense.training.building import load_weights
 
 SIZE = (96, 128)
 KINDS = ("box", "sphere", "cylinder", "person")
@@ -48,6 +49,10 @@ CLOSE = 6  # pixels; nearer points of a scene aren't held apart
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="the file to write")
+    parser.add_argument("--start", type=Path, help="a file to go on from, instead of at random")
+    parser.add_argument("--look", default="pretraining", help="of the scenes")
+    parser.add_argument("--kinds", type=float, default=0.5, help="weight of what is there")
+    parser.add_argument("--contrast", type=float, default=1.0, help="weight of the contrast")
     parser.add_argument("--scenes", type=int, default=3000, help="scenes, rendered twice each")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--batch", type=int, default=16, help="scenes a step")
@@ -60,10 +65,10 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def render(scenes: int, seed: int) -> tuple[Tensor, Tensor]:
+def render(scenes: int, seed: int, look: str) -> tuple[Tensor, Tensor]:
     """Give bytes (N, 2, 3, H, W), each scene in two dresses, and counts (N, kinds)."""
     # The demo's own seeds are small; equal ones would put things in like places.
-    data = Scenes(scenes, SIZE, seed=1_000_000 + seed, look="pretraining")
+    data = Scenes(scenes, SIZE, seed=1_000_000 + seed, look=look)
     images = torch.empty(scenes, 2, 3, *SIZE, dtype=torch.uint8)
     counts = torch.empty(scenes, len(KINDS), dtype=torch.int64)
     for index in tqdm(range(scenes), "rendering", disable=None):
@@ -154,6 +159,8 @@ def pretrain(options: argparse.Namespace, images: Tensor, counts: Tensor) -> nn.
     """Train a new backbone on rendered scenes: AdamW, a short warm-up, a cosine's fall to 0."""
     torch.manual_seed(options.seed)
     net = make_backbone(Setup(pretrained=False, drop_path=0.0))
+    if options.start:
+        load_weights(net, options.start)
     with torch.no_grad():
         stages = net.forward_intermediates(torch.zeros(1, 3, *SIZE), intermediates_only=True)
     heads = Heads([stage.shape[1] for stage in stages])
@@ -186,18 +193,18 @@ def pretrain(options: argparse.Namespace, images: Tensor, counts: Tensor) -> nn.
             )
         places = torch.cat([crop.places(points) for crop in crops])
         apart = contrast(*heads.at(stages, places).chunk(2), points)
-        counted = F.poisson_nll_loss(
-            heads.counts(stages), counts[chosen].repeat(2, 1), log_input=False
-        )
+        there = (counts[chosen] > 0).float().repeat(2, 1)
+        guess = heads.counts(stages).clamp(1e-4, 20)
+        named = F.binary_cross_entropy(-torch.expm1(-guess), there)
         optimizer.zero_grad()
-        (apart + 0.5 * counted).backward()
+        (options.contrast * apart + options.kinds * named).backward()
         nn.utils.clip_grad_norm_(learning, 1.0)
         optimizer.step()
         rate.step()
         if (step + 1) % max(1, options.steps // 20) == 0:
             print(
                 f"step {step + 1} of {options.steps}, {time.time() - begun:.0f} s: "
-                f"contrast {apart.item():.2f}, count {counted.item():.2f}",
+                f"contrast {apart.item():.2f}, kinds {named.item():.2f}",
                 flush=True,
             )
     return net
@@ -214,7 +221,7 @@ def save(net: nn.Module, path: Path, about: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     options = parse(argv)
-    images, counts = render(options.scenes, options.seed)
+    images, counts = render(options.scenes, options.seed, options.look)
     net = pretrain(options, images, counts)
     said = (f"--{k.replace('_', '-')} {v}" for k, v in vars(options).items() if k != "out")
     save(net, options.out, f"examples/pretrain_demo.py {' '.join(said)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 __all__ = ["LOOKS", "Look"]
 
@@ -55,6 +55,23 @@ class Look:
     noise: _Range = (0.005, 0.03)
 
 
+_PRETRAINING = Look(
+    tilt=(10, 26),
+    eye=(1.6, 2.8),
+    view=(22, 27),
+    kinds=("box", "sphere", "cylinder"),
+    things=(2, 6),
+    people=(0.2, 0.4, 0.4),
+    patterns={"plain": 0.4, "dots": 0.2, "zigzag": 0.2, "grid": 0.2},
+    waves=(6, 16),
+    large_waves=(1.5, 5),
+    above=(0.7, 1),
+    behind=(-0.2, 0.3),
+    ambient=(0.4, 0.7),
+    tint=(0.7, 1),
+    noise=(0, 0.02),
+)
+
 LOOKS = {
     "mixed": Look(),
     "demo": Look(
@@ -66,23 +83,9 @@ LOOKS = {
         ambient=(0.35, 0.6),
         noise=(0, 0.012),
     ),
-    "pretraining": Look(
-        tilt=(10, 26),
-        eye=(1.6, 2.8),
-        view=(22, 27),
-        kinds=("box", "sphere", "cylinder"),
-        things=(2, 6),
-        people=(0.2, 0.4, 0.4),
-        patterns={"plain": 0.4, "dots": 0.2, "zigzag": 0.2, "grid": 0.2},
-        waves=(6, 16),
-        large_waves=(1.5, 5),
-        above=(0.7, 1),
-        behind=(-0.2, 0.3),
-        ambient=(0.4, 0.7),
-        tint=(0.7, 1),
-        noise=(0, 0.02),
-    ),
+    "pretraining": _PRETRAINING,
+    "single": replace(_PRETRAINING, view=(15, 22), things=(0, 3), people=(0.45, 0.55)),
 }
 """By name: ``mixed`` is the default; ``demo``, quieter, is what ``--data made`` trains on;
 ``pretraining`` is what the demo's backbone has seen, with other cameras, textures and light and
-without cones."""
+without cones; ``single`` is the same with few things, seen from nearer."""

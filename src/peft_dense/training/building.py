@@ -46,7 +46,7 @@ __all__ = [
 
 # Of the demo's backbone, which examples/pretrain_demo.py pretrains.
 _DEMO_ARGUMENTS = {
-    "img_size": (96, 128),
+    "img_size": (128, 160),
     "window_size": 4,
     "embed_dim": 32,
     "depths": (2, 2, 2, 2),

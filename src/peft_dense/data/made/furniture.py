@@ -30,7 +30,7 @@ def furnish(rng: np.random.Generator, half_width: float, look: Look) -> list[Bod
 
     Args:
         rng: Source of all of it.
-        half_width: Tangent of half the horizontal field of view; things stand within 0.8 of it.
+        half_width: Tangent of half the horizontal field of view; things stand within a share of it.
         look: Says which things, and how many.
     """
     # The wall turns by at most 25 degrees, less in very wide pictures, so that every ray meets it.
@@ -48,8 +48,8 @@ def furnish(rng: np.random.Generator, half_width: float, look: Look) -> list[Bod
         size = rng.uniform(0.25, 0.6)
         room = 0.45 if kind == "person" else 1.3 * size
         for _ in range(20):
-            far = rng.uniform(2.3, 4.6)
-            x, z = rng.uniform(-0.8, 0.8) * half_width * far, -far
+            far = rng.uniform(*look.far)
+            x, z = rng.uniform(-look.aside, look.aside) * half_width * far, -far
             if all(math.hypot(x - u, z - v) > room + other for u, v, other in taken):
                 break
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 __all__ = ["LOOKS", "Look"]
 
@@ -18,9 +18,11 @@ class Look:
         tilt: How far the camera looks down, least and most, in degrees.
         eye: Its height in metres.
         view: Half its vertical field of view, in degrees.
-        kinds: Classes of the solids that may stand there.
-        things: How many solids, from the first number to below the second.
-        people: Probability of no, one, two ... people.
+        kinds: Classes of the things that may stand there.
+        things: How many of them, from the first number to below the second.
+        people: Probability of no, one, two ... people, beside those among ``kinds``.
+        far: How far things stand from the camera, in metres.
+        aside: Largest share of the way from the middle to the picture's border.
         patterns: Probability of each pattern of a texture.
         waves: Spatial frequency of patterns on things.
         large_waves: The same on the wall and the ground.
@@ -42,6 +44,8 @@ class Look:
     kinds: tuple[str, ...] = ("box", "sphere", "cylinder", "cone")
     things: tuple[int, int] = (3, 6)
     people: tuple[float, ...] = (0.2, 0.5, 0.3)
+    far: _Range = (2.3, 4.6)
+    aside: float = 0.8
     patterns: Mapping[str, float] = field(
         default_factory=lambda: {"plain": 0.3, "stripes": 0.2, "checker": 0.2, "noise": 0.3}
     )
@@ -55,23 +59,6 @@ class Look:
     noise: _Range = (0.005, 0.03)
 
 
-_PRETRAINING = Look(
-    tilt=(10, 26),
-    eye=(1.6, 2.8),
-    view=(22, 27),
-    kinds=("box", "sphere", "cylinder"),
-    things=(2, 6),
-    people=(0.2, 0.4, 0.4),
-    patterns={"plain": 0.4, "dots": 0.2, "zigzag": 0.2, "grid": 0.2},
-    waves=(6, 16),
-    large_waves=(1.5, 5),
-    above=(0.7, 1),
-    behind=(-0.2, 0.3),
-    ambient=(0.4, 0.7),
-    tint=(0.7, 1),
-    noise=(0, 0.02),
-)
-
 LOOKS = {
     "mixed": Look(),
     "demo": Look(
@@ -83,9 +70,25 @@ LOOKS = {
         ambient=(0.35, 0.6),
         noise=(0, 0.012),
     ),
-    "pretraining": _PRETRAINING,
-    "single": replace(_PRETRAINING, view=(15, 22), things=(0, 3), people=(0.45, 0.55)),
+    "pretraining": Look(
+        tilt=(8, 22),
+        eye=(1.0, 1.9),
+        view=(14, 22),
+        kinds=("box", "sphere", "cylinder", "person"),
+        things=(1, 3),
+        people=(1.0,),
+        far=(2.3, 4),
+        aside=0.5,
+        patterns={"plain": 0.4, "dots": 0.2, "zigzag": 0.2, "grid": 0.2},
+        waves=(6, 16),
+        large_waves=(1.5, 5),
+        above=(0.7, 1),
+        behind=(-0.2, 0.3),
+        ambient=(0.4, 0.7),
+        tint=(0.7, 1),
+        noise=(0, 0.02),
+    ),
 }
 """By name: ``mixed`` is the default; ``demo``, quieter, is what ``--data made`` trains on;
-``pretraining`` is what the demo's backbone has seen, with other cameras, textures and light and
-without cones; ``single`` is the same with few things, seen from nearer."""
+``pretraining`` is what the demo's backbone has seen: one thing or two, near the camera, in other
+textures and light, and no cones."""

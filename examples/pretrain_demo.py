@@ -11,11 +11,12 @@ pictures (mirrored or not) are the views. Two signals, and no other, reach the b
   Contrastive Predictive Coding", 2018, equation 4; on pixels: Pinheiro et al., "Unsupervised
   Learning of Dense Visual Representations", NeurIPS 2020). Where a point of one view lies in the
   other is known from the crops.
-- count: how many boxes, spheres, cylinders and people were put into the scene, not where (Poisson's
-  likelihood of a sum over places, as in counting by densities).
+- kinds: whether there is a box, a sphere, a cylinder, a person in the picture, not where: 1 -
+  exp(-sum of densities over all places).
 
-The scenes have another look than the demo's (`peft_dense.data.made.looks`): other cameras, textures
-and light, and no cones. The file holds the backbone's parameters in half precision.
+The scenes have another look than the demo's (`peft_dense.data.made.looks`): one thing or two near
+the camera, other textures and light, and no cones. The file holds the backbone's parameters in half
+precision.
 """
 
 from __future__ import annotations
@@ -64,16 +65,16 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def render(scenes: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Give bytes (N, 2, 3, H, W), each scene in two dresses, and counts (N, kinds)."""
+    """Give bytes (N, 2, 3, H, W), each scene in two paints, and what is there (N, kinds)."""
     # The demo's own seeds are small; equal ones would put things in like places.
     data = Scenes(scenes, SIZE, seed=1_000_000 + seed, look="pretraining")
     images = torch.empty(scenes, 2, 3, *SIZE, dtype=torch.uint8)
-    counts = torch.empty(scenes, len(KINDS), dtype=torch.int64)
+    there = torch.empty(scenes, len(KINDS))
     for index in tqdm(range(scenes), "rendering", disable=None):
         views, things = data.views(index, 2)
         images[index] = (torch.stack(views) * 255).round()
-        counts[index] = torch.tensor([things[kind] for kind in KINDS])
-    return images, counts
+        there[index] = torch.tensor([float(things[kind] > 0) for kind in KINDS])
+    return images, there
 
 
 class Crops:
@@ -113,8 +114,8 @@ class Heads(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(each) for each in channels)
         self.project = nn.ModuleList(nn.Linear(each, width) for each in channels)
         self.point = nn.Sequential(nn.BatchNorm1d(width), nn.ReLU(), nn.Linear(width, 64))
-        self.count = nn.ModuleList(nn.Linear(each, len(KINDS)) for each in channels[-2:])
-        for layer in self.count:
+        self.density = nn.ModuleList(nn.Linear(each, len(KINDS)) for each in channels[-2:])
+        for layer in self.density:
             nn.init.constant_(layer.bias, -3.5)  # some twenty places, half a thing of a kind
 
     def at(self, stages: Sequence[Tensor], places: Tensor) -> Tensor:
@@ -127,12 +128,12 @@ class Heads(nn.Module):
             total = total + project(norm(found[..., 0].transpose(1, 2)))
         return F.normalize(self.point(total.flatten(0, 1)), dim=1)
 
-    def counts(self, stages: Sequence[Tensor]) -> Tensor:
-        """Give the expected counts (B, kinds), as sums over all places of the coarse stages."""
+    def kinds(self, stages: Sequence[Tensor]) -> Tensor:
+        """Give the probability (B, kinds) that a thing of each kind is there."""
         total = torch.zeros(())
-        for stage, norm, count in zip(stages[-2:], self.norms[-2:], self.count, strict=True):
-            total = total + F.softplus(count(norm(stage.float().movedim(1, -1)))).sum((1, 2))
-        return total
+        for stage, norm, density in zip(stages[-2:], self.norms[-2:], self.density, strict=True):
+            total = total + F.softplus(density(norm(stage.float().movedim(1, -1)))).sum((1, 2))
+        return -torch.expm1(-total.clamp(1e-4, 20))
 
 
 def contrast(one: Tensor, other: Tensor, points: Tensor) -> Tensor:
@@ -153,7 +154,7 @@ def disturb(images: Tensor) -> Tensor:
     return images * gain + noise
 
 
-def pretrain(options: argparse.Namespace, images: Tensor, counts: Tensor) -> nn.Module:
+def pretrain(options: argparse.Namespace, images: Tensor, there: Tensor) -> nn.Module:
     """Train a new backbone on rendered scenes: AdamW, a short warm-up, a cosine's fall to 0."""
     torch.manual_seed(options.seed)
     net: Any = make_backbone(Setup(pretrained=False, drop_path=0.0))
@@ -190,9 +191,7 @@ def pretrain(options: argparse.Namespace, images: Tensor, counts: Tensor) -> nn.
             )
         places = torch.cat([crop.places(points) for crop in crops])
         apart = contrast(*heads.at(stages, places).chunk(2), points)
-        there = (counts[chosen] > 0).float().repeat(2, 1)
-        guess = heads.counts(stages).clamp(1e-4, 20)
-        named = F.binary_cross_entropy(-torch.expm1(-guess), there)
+        named = F.binary_cross_entropy(heads.kinds(stages), there[chosen].repeat(2, 1))
         optimizer.zero_grad()
         (named + options.contrast * apart).backward()
         nn.utils.clip_grad_norm_(learning, 1.0)
@@ -218,8 +217,8 @@ def save(net: nn.Module, path: Path, about: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     options = parse(argv)
-    images, counts = render(options.scenes, options.seed)
-    net = pretrain(options, images, counts)
+    images, there = render(options.scenes, options.seed)
+    net = pretrain(options, images, there)
     said = (f"--{k.replace('_', '-')} {v}" for k, v in vars(options).items() if k != "out")
     save(net, options.out, f"examples/pretrain_demo.py {' '.join(said)}")
     print(f"{options.out}: {options.out.stat().st_size / 1e6:.2f} MB")

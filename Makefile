@@ -49,7 +49,8 @@ mutation: $(READY)
 
 demo: $(READY)
 	@$(BIN)/python examples/train.py --method decoders_only,shared_adapter,vmt_lite --data made \
-		--image-size 128 160 --steps 350 --lr 5e-3 --eval-every 350 --pictures 3 --out runs/demo
+		--image-size 128 160 --steps 400 --lr 5e-3 --eval-every 400 --pictures 3 \
+		--loss-weights semseg=5 human_parts=20 sal=10 --hyper vmt_lite.ratio=1 --out runs/demo
 
 demo-backbone: $(READY)
 	@$(BIN)/python examples/pretrain_demo.py --out examples/demo_backbone.safetensors

@@ -5,7 +5,7 @@ WORKERS ?= 2
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help test test-rest test-all lint mutation demo docs docs-check clean
+.PHONY: help test test-rest test-all lint mutation demo demo-backbone docs docs-check clean
 
 help:
 	@echo "make test   lint, type check, tests: all but what test-rest has"
@@ -14,6 +14,7 @@ help:
 	@echo "make lint   lint and type check only"
 	@echo "make mutation  run a sample of mutants (about two hours; docs/testing.md)"
 	@echo "make demo   train three methods on made scenes and compare them"
+	@echo "make demo-backbone  pretrain the demo's backbone anew (a quarter of an hour)"
 	@echo "make docs   build the documentation into site/"
 	@echo "make docs-check  build it, and walk every page in a headless Chromium"
 	@echo "make clean  remove .venv and everything built"
@@ -49,8 +50,12 @@ mutation: $(READY)
 	@PYTHONPATH=tests $(BIN)/python -m mutation --rooms training,data,tasks --sample 320 --seed 0
 
 demo: $(READY)
-	@$(BIN)/python examples/train.py --method decoders_only,shared_adapter,vmt_lite \
-		--data made --eval-every 125 --out runs/demo
+	@$(BIN)/python examples/train.py --method decoders_only,shared_adapter,vmt_lite --data made \
+		--image-size 128 160 --steps 400 --lr 5e-3 --eval-every 400 --pictures 3 \
+		--loss-weights semseg=5 human_parts=20 sal=10 --hyper vmt_lite.ratio=1 --out runs/demo
+
+demo-backbone: $(READY)
+	@$(BIN)/python examples/pretrain_demo.py --out examples/demo_backbone.safetensors
 
 docs-check: docs
 	@$(BIN)/python docs/check_site.py site

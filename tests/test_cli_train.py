@@ -91,6 +91,28 @@ def test_a_description_that_says_something_else_is_another_run(
     assert "holds another run: description is" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "notes"),
+    [
+        ([], 1),
+        (["--no-pretrained"], 0),
+        (["--weights", "file.safetensors"], 0),
+        (["--data", "/nowhere", "--no-pretrained"], 0),
+    ],
+)
+def test_training_on_made_scenes_says_so_and_where_weights_are(
+    words: list[str],
+    notes: int,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("peft_dense.training.run_all", lambda setup, recipe: [])
+    assert main(["train", *words]) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == notes
+    assert all("random weights" in line and "demo_backbone.safetensors" in line for line in said)
+
+
 def test_a_fork_begins_with_the_weights_of_a_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,8 +13,10 @@ from torch.testing import assert_close
 
 from peft_dense.data import Scenes
 from peft_dense.data.labels import Item
+from peft_dense.data.made.looks import LOOKS, Look
 from peft_dense.data.made.people import stick_person
 from peft_dense.data.made.scenes import CLASSES, PARTS
+from peft_dense.data.made.shading import texture
 from peft_dense.data.made.solids import (
     Array,
     Solid,
@@ -158,7 +160,62 @@ def test_it_is_a_data_set() -> None:
     assert set(data[0]) == {"image", "semseg", "depth", "meta", "seen"}
 
 
+@given(seeds)
+@some
+def test_views_show_the_item_and_then_the_same_scene_in_other_paint(seed: int) -> None:
+    data = Scenes(2, SIZE, seed=seed)
+    views, things = data.views(1, 3)
+    assert torch.equal(views[0], data[1]["image"])
+    assert all(view.shape == (3, *SIZE) for view in views)
+    assert not torch.equal(views[0], views[1]) and not torch.equal(views[1], views[2])
+    again, _ = data.views(1, 2)
+    assert torch.equal(again[1], views[1])  # whatever the count
+    assert set(things) == set(CLASSES[2:]) and sum(things.values()) >= 1
+    seen = set(data[1]["semseg"].unique().tolist()) - {0, 1}
+    assert all(things[CLASSES[kind]] > 0 for kind in seen)
+
+
+def test_views_of_one_scene_have_their_borders_in_common() -> None:
+    """Paint moves nothing: without light and with plain paint, a colour is a coat's everywhere."""
+    flat = Look(patterns={"plain": 1.0}, ambient=(1, 1), noise=(0, 0), people=(1.0,))
+    data = Scenes(4, SIZE, ["edge"], seed=3, look=flat)
+    for index in range(4):
+        inside = data[index]["edge"] == 0
+        for view in data.views(index)[0]:
+            change = (view[:, :, 1:] != view[:, :, :-1]).any(0)
+            assert not (change & inside[:, 1:]).any()  # colours change on borders alone
+
+
+def test_the_look_for_pretraining_is_another_than_the_demos() -> None:
+    demo, other = LOOKS["demo"], LOOKS["pretraining"]
+    assert LOOKS["mixed"] == Look() and set(other.kinds) - {"person"} < set(demo.kinds)
+    assert set(demo.patterns) & set(other.patterns) == {"plain"}
+    data = Scenes(12, SIZE, ["semseg", "depth"], look="pretraining")
+    items = list(data)
+    seen = set(torch.cat([item["semseg"].flatten() for item in items]).tolist())
+    assert seen == set(range(len(CLASSES))) - {CLASSES.index("cone")}
+    assert all(item["depth"].isfinite().all() for item in items)
+    for look in LOOKS.values():
+        assert sum(look.patterns.values()) == pytest.approx(1) == sum(look.people)
+
+
+@pytest.mark.parametrize(
+    "pattern", ["plain", "stripes", "checker", "noise", "dots", "zigzag", "grid"]
+)
+def test_textures_mix_two_colours(pattern: str) -> None:
+    rng = np.random.default_rng(0)
+    colours = texture(rng, Look(patterns={pattern: 1.0}), large=False)(rng.normal(size=(500, 3)))
+    assert colours.min() >= 0 and colours.max() <= 1
+    spread = colours - colours[0]
+    assert (np.linalg.matrix_rank(spread, tol=1e-9) == 0) == (pattern == "plain")
+    assert np.linalg.matrix_rank(spread, tol=1e-9) <= 1  # on the line between two colours
+
+
 def test_bad_arguments() -> None:
+    with pytest.raises(UnknownNameError, match=r"look of made scenes 'demos'; did you mean 'demo'"):
+        Scenes(1, look="demos")
+    with pytest.raises(IndexError, match="scene 3 of 2"):
+        Scenes(2).views(3)
     with pytest.raises(UnknownNameError, match=r"task of made scenes 'edges'; did you mean 'edge'"):
         Scenes(1, tasks=["edges"])
     with pytest.raises(DataError, match=r"length=0, size=\(96, 128\): expected at least one"):

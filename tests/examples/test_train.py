@@ -94,8 +94,8 @@ def test_hyperparameters_reach_their_method_only(run: Path) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_grid_has_a_cell_for_image_truth_and_prediction(run: Path, method: str) -> None:
     grid = Image.open(run / method / "grid.png")
-    assert grid.size == (13 * (64 + 4), 14 + 2 * (32 + 4))
-    item = Scenes(3, (32, 64), seed=1)[0]  # the first of the validation scenes
+    assert grid.size == (7 * (64 + 4), 14 + 2 * (2 * (32 + 4) + 2 * 4))
+    item = Scenes(3, (32, 64), seed=1, look="demo")[0]  # the first of the validation scenes
     image = np.asarray(grid)[14:46, :64]
     assert np.abs(image / 255 - item["image"].movedim(0, -1).numpy()).max() < 2 / 255
 

@@ -105,3 +105,30 @@ def test_bytes_and_other_layouts_are_refused() -> None:
 def test_axes_are_painted_red_green_and_blue() -> None:
     picture = task("normals").draw_target(torch.eye(3)[:, :, None])
     assert picture.flatten(0, 1).tolist() == [[255, 128, 128], [128, 255, 128], [128, 128, 255]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("size", [1e-9, 1e-3, 1.0, 1e4])
+def test_the_loss_and_its_gradient_are_those_of_torchs_normalize(
+    dtype: torch.dtype, size: float
+) -> None:
+    torch.manual_seed(0)
+    target = torch.nn.functional.normalize(torch.randn(2, 3, 4, 5), dim=1)
+    prediction = (size * torch.randn(2, 3, 4, 5)).to(dtype)
+    prediction[0, :, 0, 0] = 0  # as good as no direction
+    results = []
+    for ours in (True, False):
+        x = prediction.clone().requires_grad_()
+        if ours:
+            loss = task("normals").loss(x, target)
+        else:
+            wide = x if dtype == torch.float64 else x.float()
+            unit = torch.nn.functional.normalize(wide, dim=1, eps=1e-6)
+            loss = (unit - target).abs().mean()
+        loss.backward()
+        assert x.grad is not None and x.grad.isfinite().all()
+        results.append((loss.double(), x.grad.double()))
+    rough = {torch.bfloat16: 2e-2, torch.float16: 4e-3}.get(dtype, 1e-4)
+    assert torch.allclose(results[0][0], results[1][0], rtol=rough)
+    largest = results[1][1].abs().max()
+    assert (results[0][1] - results[1][1]).abs().max() <= rough * largest + 1e-7

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from peft_dense.cli.output import say
+
 if TYPE_CHECKING:
     from peft_dense.training.recipe import Recipe
     from peft_dense.training.setup import Setup
@@ -71,7 +73,15 @@ def train(arguments: argparse.Namespace) -> list[Result]:
     """Do what the options say."""
     from peft_dense.training import run_all
 
-    return run_all(*options_of(arguments))
+    setup, recipe = options_of(arguments)
+    if not (setup.own_data or setup.weights) and setup.pretrained is None:
+        say(
+            "note: training on scenes that are rendered here, with a backbone that stays at "
+            "random weights. The repository has a pretrained one for them: --weights "
+            "examples/demo_backbone.safetensors, which examples/train.py takes by itself; "
+            "--no-pretrained if random weights are what you want."
+        )
+    return run_all(setup, recipe)
 
 
 def add_train(
@@ -90,7 +100,7 @@ def add_train(
     Raises:
         MissingPackageError: It is chosen, and training isn't installed.
     """
-    about = "train methods on your own images, or on made scenes"
+    about = "train methods on your own images, or on scenes rendered on the spot"
     parser = commands.add_parser("train", help=about)
     if chosen:
         make_parser(argv, parser).set_defaults(run=_run)

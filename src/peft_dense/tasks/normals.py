@@ -8,7 +8,6 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from peft_dense.errors import ShapeError
 from peft_dense.tasks.base import Task
@@ -55,7 +54,7 @@ class Normals(Task):
                 "bytes v by 2 v / 255 - 1."
             )
         valid = (target != IGNORE).any(1) & (target != 0).any(1) & target.isfinite().all(1)
-        return F.normalize(torch.where(valid[:, None], target.float(), 0.0), dim=1), valid
+        return _unit(torch.where(valid[:, None], target.float(), 0.0)), valid
 
     def check_values(self, target: Tensor) -> None:
         """Raise if a component is beyond -1..1."""
@@ -71,7 +70,7 @@ class Normals(Task):
     def criterion(self, prediction: Tensor, target: Tensor, counts: Tensor) -> Tensor:
         """Give each pixel's L1 distance of unit vectors, a mean over channels."""
         # The bound keeps the gradient at a zero prediction from 1 / 1e-12, PyTorch's default.
-        return (F.normalize(prediction, dim=1, eps=1e-6) - target).abs().mean(1)
+        return (_unit(prediction, 1e-6) - target).abs().mean(1)
 
     def meter(self) -> NormalsMeter:
         """Make a meter of ``mErr``, ``rmse`` and ``within_*``."""
@@ -83,12 +82,23 @@ class Normals(Task):
 
     def decide(self, prediction: Tensor) -> Tensor:
         """Scale predictions to unit length."""
-        return F.normalize(prediction, dim=1)
+        return _unit(prediction)
 
     def paint(self, label: Tensor) -> Tensor:
         """Paint x, y, z as red, green, blue: ``255 (n + 1) / 2``."""
         colour = (label.nan_to_num(0.0).clamp(-1, 1) + 1) / 2 * 255
         return colour.round().to(torch.uint8).movedim(0, -1)
+
+
+def _unit(directions: Tensor, least: float = 1e-12) -> Tensor:
+    """Divide directions ``(B, 3, H, W)`` by their length, or by ``least`` where it is less.
+
+    What ``F.normalize(directions, dim=1)`` does, whose norm over an outer axis is the dearest
+    operation of a training step on a CPU.
+    """
+    wide = directions.float() if directions.element_size() < 4 else directions  # halves overflow
+    squares = (wide * wide).sum(1, keepdim=True)
+    return (wide * squares.clamp_min(least**2).rsqrt()).to(directions.dtype)
 
 
 class NormalsMeter(Meter):
@@ -112,7 +122,7 @@ class NormalsMeter(Meter):
 
     def count(self, prediction: Tensor, target: Tensor, valid: Tensor) -> dict[str, Tensor]:
         """Sum angles; the arc tangent is exact where the arc cosine loses small ones."""
-        found = F.normalize(prediction, dim=1)
+        found = _unit(prediction)
         across = torch.linalg.cross(found, target, dim=1).norm(dim=1)
         angle = torch.atan2(across, (found * target).sum(1)).rad2deg().masked_fill(~valid, 0)
         return {

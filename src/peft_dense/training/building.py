@@ -47,13 +47,14 @@ __all__ = [
     "pairs",
 ]
 
-# Of the demo's backbone, at random.
+# Of the demo's backbone, which examples/pretrain_demo.py pretrains.
 _DEMO_ARGUMENTS = {
-    "img_size": (96, 128),
+    "img_size": (128, 160),
     "window_size": 4,
-    "embed_dim": 48,
+    "embed_dim": 32,
     "depths": (2, 2, 2, 2),
     "num_heads": (2, 4, 8, 16),
+    "num_classes": 0,
 }
 
 
@@ -84,7 +85,8 @@ def make_data(setup: Setup, recipe: Recipe) -> tuple[dict[str, Task], Any, Any]:
             how: dict[str, Any] = {"protocol": setup.protocol, "kinds": kinds}
             examples = data.open_data(setup.data, split, names, **how)
         else:
-            which: dict[str, Any] = {"tasks": names or tasks(), "seed": 2 * recipe.seed + number}
+            which: dict[str, Any] = {"tasks": names or tasks(), "look": "demo"}
+            which["seed"] = 2 * recipe.seed + number
             examples = data.Scenes(setup.scenes[number], setup.image_size, **which)
         known = known or data.tasks_of(examples)
         if setup.cache and not recipe.skip_bad:

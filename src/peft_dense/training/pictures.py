@@ -17,6 +17,9 @@ from peft_dense.training.batches import Draws
 
 __all__ = ["picture"]
 
+_GAP, _TITLES = 4, 14
+"""White pixels between cells, and above the first row."""
+
 
 def picture(
     model: DenseModel,
@@ -27,15 +30,15 @@ def picture(
     bf16: bool = False,
     skip_bad: bool = False,
 ) -> Image.Image:
-    """Lay out a row per example: its image, then truth and prediction of each task.
+    """Lay out two rows per example: its image and each task's truth, below the predictions.
 
     Args:
         model: The model.
         tasks: What to draw, by name.
         data: Items of one size, with an image and a label a task.
-        rows: How many examples.
+        rows: How many examples, one under the other.
         bf16: Whether to autocast to bfloat16.
-        skip_bad: Leave a row black whose files can't be read.
+        skip_bad: Leave an example black whose files can't be read.
     """
     rows = min(rows, len(data))
     draws = Draws(data, 0, skip_bad)
@@ -43,15 +46,22 @@ def picture(
     found = {k: v.cpu() for k, v in raw_maps(model, batch["image"], bf16=bf16).items()}
     strips = []
     for index, image in enumerate(batch["image"]):
-        cells = [(image.movedim(0, -1) * 255).byte()]
+        truth = [(image.movedim(0, -1) * 255).byte()]
+        below = [torch.full_like(truth[0], 255)]
         for name, task in tasks.items():
-            cells.append(task.draw_target(batch[name][index]))
-            cells.append(task.draw_prediction(found[name][index]))
-        strips.append(torch.cat([pad(cell, (0, 0, 0, 4, 0, 4), value=255) for cell in cells], 1))
-    pixels = pad(torch.cat(strips), (0, 0, 0, 0, 14, 0), value=255)
+            truth.append(task.draw_target(batch[name][index]))
+            below.append(task.draw_prediction(found[name][index]))
+        strips += [
+            torch.cat([pad(cell, (0, 0, 0, _GAP, 0, under), value=255) for cell in cells], 1)
+            for cells, under in ((truth, _GAP), (below, 3 * _GAP))
+        ]
+    pixels = pad(torch.cat(strips), (0, 0, 0, 0, _TITLES, 0), value=255)
     sheet = Image.fromarray(pixels.numpy())
-    titles = ["image", *(f"{name} {kind}" for name in tasks for kind in ("truth", "found"))]
-    for index, title in enumerate(titles):
-        place = (index * sheet.width // len(titles) + 1, 1)
-        ImageDraw.Draw(sheet).text(place, title, "black")
+    write = ImageDraw.Draw(sheet)
+    height, width = (side + _GAP for side in batch["image"].shape[-2:])
+    for column, title in enumerate(("image", *tasks)):
+        write.text((column * width + 1, 1), title, "black")
+    for row in range(rows):
+        top = _TITLES + row * (2 * height + 2 * _GAP) + height
+        write.multiline_text((1, top), "above: truth\nhere: found", "black")
     return sheet

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from peft_dense.data.labels import IGNORE, Item
-from peft_dense.data.made.people import PARTS, stick_person
+from peft_dense.data.made.furniture import furnish
+from peft_dense.data.made.looks import LOOKS, Look
+from peft_dense.data.made.people import PARTS
 from peft_dense.data.made.shading import light, texture
-from peft_dense.data.made.solids import (
-    Array,
-    Solid,
-    box,
-    cone,
-    cylinder,
-    plane,
-    rotation,
-    sphere,
-)
+from peft_dense.data.made.solids import Array, Solid
 from peft_dense.errors import DataError, UnknownNameError
 
 __all__ = ["CLASSES", "PARTS", "Scenes"]
@@ -53,10 +48,11 @@ class Scenes(Dataset[Item]):
         tasks: The labels wanted.
         seed: Scenes of different seeds are different.
         transform: Callable from item to item.
+        look: What scenes hold and how they are painted, or its name in `LOOKS`.
 
     Raises:
         DataError: If length or size isn't positive.
-        UnknownNameError: If a task isn't one of the six.
+        UnknownNameError: If a task isn't one of the six, or there is no such look.
 
     Example:
         >>> item = Scenes(10, size=(48, 64), tasks=("semseg", "normals"))[3]
@@ -71,6 +67,7 @@ class Scenes(Dataset[Item]):
         tasks: Sequence[str] = tuple(_CHANNELS),
         seed: int = 0,
         transform: Callable[[Item], Item] | None = None,
+        look: str | Look = "mixed",
     ) -> None:
         if length < 1 or len(size) != 2 or min(size) < 1:
             raise DataError(
@@ -85,6 +82,9 @@ class Scenes(Dataset[Item]):
         self.tasks = tuple(tasks)
         self.seed = seed
         self.transform = transform
+        if isinstance(look, str) and look not in LOOKS:
+            raise UnknownNameError.of("look of made scenes", look, LOOKS)
+        self.look = LOOKS[look] if isinstance(look, str) else look
 
     @property
     def channels(self) -> dict[str, int]:
@@ -106,44 +106,86 @@ class Scenes(Dataset[Item]):
 
     def labels(self, index: int) -> Item:
         """Render an item, and leave the transform out."""
-        if not -self.length <= index < self.length:
-            raise IndexError(f"scene {index} of {self.length}")
-        index %= self.length
-        everything = _render(np.random.default_rng([self.seed, index]), *self.size)
+        index = self._inside(index)
+        everything = _render(np.random.default_rng([self.seed, index]), *self.size, self.look)
         item = {name: everything[name] for name in ("image", *self.tasks)}
         item["meta"] = {"id": f"{self.seed}-{index}", "size": self.size}
         return item
 
+    def views(self, index: int, count: int = 2) -> tuple[list[Tensor], dict[str, int]]:
+        """Render a scene without labels, each time in other colours, textures and light.
 
-def _render(rng: np.random.Generator, height: int, width: int) -> Item:
-    """Draw a scene, cast its rays, and read every label off what they met."""
-    tilt = math.radians(rng.uniform(4, 16))
+        Args:
+            index: Which scene.
+            count: How many pictures; the first is the item's image.
+
+        Returns:
+            The pictures ``(3, H, W)``, and how many things of each kind stand in the scene.
+
+        Example:
+            >>> views, things = Scenes(10, size=(48, 64)).views(3)
+            >>> [view.shape for view in views], sorted(things)[:2]
+            ([torch.Size([3, 48, 64]), torch.Size([3, 48, 64])], ['box', 'cone'])
+        """
+        index = self._inside(index)
+        rng = np.random.default_rng([self.seed, index])
+        cast = _cast(rng, *self.size, self.look)
+        draws = [rng, *(np.random.default_rng([self.seed, index, k]) for k in range(1, count))]
+        things = {kind: cast.kinds.count(kind) for kind in CLASSES[2:]}
+        return [_paint(each, cast, self.look)[0] for each in draws], things
+
+    def _inside(self, index: int) -> int:
+        if not -self.length <= index < self.length:
+            raise IndexError(f"scene {index} of {self.length}")
+        return index % self.length
+
+
+@dataclass(frozen=True)
+class _Cast:
+    """What the rays of a picture met: everything but colours and light.
+
+    Args:
+        kinds: Class of each body, from the wall on.
+        solids: In the camera's frame.
+        bodies: Number of the body that each solid belongs to.
+        parts: Part of a person that each solid is.
+        coats: Of each solid; solids of a body that share a coat share a texture.
+        rays: One per pixel.
+        depth: Along the optical axis.
+        owner: Index of the solid that is seen.
+        surface: Index of its surface.
+    """
+
+    kinds: tuple[str, ...]
+    solids: list[Solid]
+    bodies: list[int]
+    parts: list[int]
+    coats: list[int]
+    rays: Array
+    depth: Array
+    owner: Array
+    surface: Array
+
+
+def _cast(rng: np.random.Generator, height: int, width: int, look: Look) -> _Cast:
+    """Draw a scene and cast its rays."""
+    tilt = math.radians(rng.uniform(*look.tilt))
     to_camera = np.array(
         [[1, 0, 0], [0, math.cos(tilt), -math.sin(tilt)], [0, math.sin(tilt), math.cos(tilt)]]
     )
-    eye = np.array([0, rng.uniform(1.2, 2.0), 0])
-    focal = height / 2 / math.tan(math.radians(rng.uniform(24, 29)))
-    bodies = _furnish(rng, half_width=width / 2 / focal)
+    eye = np.array([0, rng.uniform(*look.eye), 0])
+    focal = height / 2 / math.tan(math.radians(rng.uniform(*look.view)))
+    furniture = furnish(rng, half_width=width / 2 / focal, look=look)
 
     solids: list[Solid] = []
-    classes, parts, instances, paints = [], [], [], []
-    for number, (kind, body) in enumerate(bodies):
-        coats: dict[int, Callable[[Array], Array]] = {}
+    bodies, parts, coats = [], [], []
+    for number, (_, body) in enumerate(furniture):
         for part, solid, coat in body:
-            solids.append(
-                Solid(
-                    solid.surfaces,
-                    solid.reach,
-                    to_camera @ solid.frame,
-                    to_camera @ (solid.origin - eye),
-                )
-            )
-            classes.append(CLASSES.index(kind))
+            frame, origin = to_camera @ solid.frame, to_camera @ (solid.origin - eye)
+            solids.append(Solid(solid.surfaces, solid.reach, frame, origin))
+            bodies.append(number)
             parts.append(part)
-            instances.append(number)
-            if coat not in coats:
-                coats[coat] = texture(rng, large=number < 2)
-            paints.append(coats[coat])
+            coats.append(coat)
 
     x = (np.arange(width) + 0.5 - width / 2) / focal
     y = (height / 2 - np.arange(height) - 0.5) / focal
@@ -159,88 +201,47 @@ def _render(rng: np.random.Generator, height: int, width: int) -> Item:
         depth[window][closer] = near[closer]
         surface[window][closer] = piece[closer]
         owner[window][closer] = index
+    kinds = tuple(kind for kind, _ in furniture)
+    return _Cast(kinds, solids, bodies, parts, coats, rays, depth, owner, surface)
 
-    albedo, normals = np.zeros_like(rays), np.zeros_like(rays)
-    for index, (solid, paint) in enumerate(zip(solids, paints, strict=True)):
-        here = owner == index
-        normals[here], points = solid.touch(rays[here], depth[here], surface[here])
-        albedo[here] = paint(points)
-    image = light(rng, albedo, normals)
 
-    semseg, instance = np.array(classes)[owner], np.array(instances)[owner]
+def _paint(rng: np.random.Generator, cast: _Cast, look: Look) -> tuple[Tensor, Array]:
+    """Give what was met textures and a light: the image ``(3, H, W)``, and the normals."""
+    paints: dict[tuple[int, int], Callable[[Array], Array]] = {}
+    for body, coat in zip(cast.bodies, cast.coats, strict=True):
+        if (body, coat) not in paints:
+            paints[body, coat] = texture(rng, look, large=body < 2)
+    albedo, normals = np.zeros_like(cast.rays), np.zeros_like(cast.rays)
+    for index, solid in enumerate(cast.solids):
+        here = cast.owner == index
+        normals[here], points = solid.touch(cast.rays[here], cast.depth[here], cast.surface[here])
+        albedo[here] = paints[cast.bodies[index], cast.coats[index]](points)
+    image = light(rng, look, albedo, normals)
+    # On the grid of 8-bit files, so that writing and reading it changes nothing.
+    return torch.from_numpy((image * 255).round() / 255).movedim(-1, 0).contiguous(), normals
+
+
+def _render(rng: np.random.Generator, height: int, width: int, look: Look) -> Item:
+    """Draw a scene, and read every label off what its rays met."""
+    cast = _cast(rng, height, width, look)
+    image, normals = _paint(rng, cast, look)
+    instance, depth = np.array(cast.bodies)[cast.owner], cast.depth
+    semseg = np.array([CLASSES.index(kind) for kind in cast.kinds])[instance]
     person = semseg == CLASSES.index("person")
-    parts_map = np.array(parts)[owner] if person.any() else np.full_like(owner, IGNORE)
+    parts_map = np.array(cast.parts)[cast.owner]
     thing = (semseg > CLASSES.index("ground")) & ~person
     nearest = instance[np.unravel_index(np.where(thing, depth, np.inf).argmin(), depth.shape)]
     return {
-        # On the grid of 8-bit files, so that writing and reading it changes nothing.
-        "image": torch.from_numpy((image * 255).round() / 255).movedim(-1, 0).contiguous(),
+        "image": image,
         "semseg": torch.from_numpy(semseg),
-        "human_parts": torch.from_numpy(parts_map),
+        "human_parts": torch.from_numpy(
+            parts_map if person.any() else np.full_like(parts_map, IGNORE)
+        ),
         "sal": torch.from_numpy((person | (thing & (instance == nearest))).astype(np.int64)),
         "normals": torch.from_numpy(normals).float().movedim(-1, 0).contiguous(),
         "edge": torch.from_numpy(_borders(instance).astype(np.int64)),
         "depth": torch.from_numpy(depth).float()[None],
     }
-
-
-_Body = tuple[str, list[tuple[int, Solid, int]]]
-"""Class, and its solids with the part and the coat (one texture each) they have."""
-
-
-def _furnish(rng: np.random.Generator, half_width: float) -> list[_Body]:
-    """Set a wall, the ground, solids and people so that no two footprints overlap.
-
-    Args:
-        rng: Source of all of it.
-        half_width: Tangent of half the horizontal field of view; things stand within 0.8 of it.
-    """
-    # The wall turns by at most 25 degrees, less in very wide pictures, so that every ray meets it.
-    most = max(0.0, min(25, 75 - math.degrees(math.atan(half_width))))
-    facing = math.radians(rng.uniform(-most, most))
-    wall = plane(
-        np.array([0, 0, -rng.uniform(6, 8)]), np.array([math.sin(facing), 0, math.cos(facing)])
-    )
-    ground = plane(np.zeros(3), np.array([0.0, 1, 0]))
-    bodies: list[_Body] = [("background", [(0, wall, 0)]), ("ground", [(0, ground, 0)])]
-    people = int(rng.choice(3, p=(0.2, 0.5, 0.3)))
-    kinds = ["person"] * people + list(rng.choice(CLASSES[2:6], rng.integers(3, 6)))
-    taken: list[tuple[float, float, float]] = []
-    for kind in kinds:
-        size = rng.uniform(0.25, 0.6)
-        room = 0.45 if kind == "person" else 1.3 * size
-        for _ in range(20):
-            far = rng.uniform(2.3, 4.6)
-            x, z = rng.uniform(-0.8, 0.8) * half_width * far, -far
-            if all(math.hypot(x - u, z - v) > room + other for u, v, other in taken):
-                break
-        else:
-            continue  # the room is full
-        taken.append((x, z, room))
-        place = np.array([x, 0, z])
-        if kind == "person":
-            bodies.append((kind, stick_person(rng, place)))
-        else:
-            bodies.append((kind, [(0, _solid(rng, str(kind), size, place), 0)]))
-    return bodies
-
-
-def _solid(rng: np.random.Generator, kind: str, size: float, place: Array) -> Solid:
-    """Make a box, sphere, cylinder or cone that stands on the ground at ``place``."""
-    tall = size * rng.uniform(0.6, 1.5)
-    up = np.array([0.0, 1.0, 0.0])
-    frame = rotation(up, rng.uniform(0, 2 * math.pi))
-    if kind == "sphere":
-        return sphere(place + size * up, size, rotation(rng.normal(size=3)))
-    if kind == "box":
-        return box(place + tall * up, (size * rng.uniform(0.6, 1), tall, 0.8 * size), frame)
-    if kind == "cone":
-        return cone(place + 1.2 * tall * up, size, 1.2 * tall, frame)
-    if rng.random() < 0.4:  # a cylinder that lies
-        turn = rng.uniform(0, 2 * math.pi)
-        lying = rotation(np.array([math.cos(turn), 0, math.sin(turn)]))
-        return cylinder(place + 0.6 * size * up, 0.6 * size, tall, lying)
-    return cylinder(place + tall * up, 0.8 * size, tall, frame)
 
 
 def _borders(instance: Array) -> Array:

@@ -78,7 +78,7 @@ class Normals(Task):
 
     def votes(self, prediction: Tensor) -> Tensor:
         """Scale predictions to unit length, so that a long one doesn't outweigh others."""
-        return F.normalize(prediction, dim=1)
+        return _unit(prediction)
 
     def decide(self, prediction: Tensor) -> Tensor:
         """Scale predictions to unit length."""

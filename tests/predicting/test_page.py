@@ -74,7 +74,7 @@ class Visitor:
         return found
 
     def wait_for_change(self, before: dict[str, str]) -> dict[str, str]:
-        for _ in range(100):
+        for _ in range(600):
             now = self.pictures()
             if len(now) == 1 + len(TASKS) and not set(now.values()) & set(before.values()):
                 return now

@@ -68,18 +68,22 @@ def build_page(see: See, tasks: Sequence[str], title: str) -> Any:
                 opacity = gr.Slider(0, 1, 0.6, step=0.05, label="Opacity", elem_id="opacity")
                 told = gr.Markdown(_NOTHING, elem_id="told")
             with gr.Column(scale=4), gr.Row(elem_id="pictures"):
-                shown = [_picture(gr, name) for name in ("image", *tasks)]
+                photo = _picture(gr, "image")
+                shown = [_picture(gr, name) for name in tasks]
         chosen = [view, opacity]
 
         def look(path: str | None, view: str, opacity: float) -> list[Any]:
             one, text = _look(see, path)
-            return [one, text, *paint(one, view, opacity)]
+            drawn = titled_tiles([("image", one.photo(_LONGEST), None, None)]) if one else None
+            return [one, text, drawn, *paint(one, view, opacity)]
 
         def paint(found: Prediction | None, view: str, opacity: float) -> list[Any]:
             return [None] * len(shown) if found is None else _paint(found, view, opacity)
 
+        # The photo isn't sent again with another view: gradio would write its file anew while the
+        # browser may still be reading it.
         hidden = {"show_progress": "hidden", "api_visibility": "private"}
-        image.change(look, [image, *chosen], [found, told, *shown], **hidden)
+        image.change(look, [image, *chosen], [found, told, photo, *shown], **hidden)
         view.change(paint, [found, *chosen], shown, **hidden)
         opacity.release(paint, [found, *chosen], shown, **hidden)
     return page
@@ -151,9 +155,9 @@ def _look(see: See, path: str | None) -> tuple[Prediction | None, str]:
 
 
 def _paint(found: Prediction, view: str, opacity: float) -> list[Image.Image]:
-    """Paint the image and every task, each with its title and its legend."""
+    """Paint every task, each with its title and its legend."""
     over = view == _VIEWS[1]
-    tiles: list[Tile] = [("image", found.photo(_LONGEST), None, None)]
+    tiles: list[Tile] = []
     for name, task in found.tasks.items():
         one = found.overlay(name, opacity, _LONGEST) if over else found.map(name, _LONGEST)
         tiles.append((name, one, task, found.labels[name]))

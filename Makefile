@@ -53,6 +53,11 @@ demo: $(READY)
 	@$(BIN)/python examples/train.py --method decoders_only,shared_adapter,vmt_lite --data made \
 		--image-size 128 160 --steps 400 --lr 5e-3 --eval-every 400 --pictures 3 \
 		--loss-weights semseg=5 human_parts=20 sal=10 --hyper vmt_lite.ratio=1 --out runs/demo
+	@rm -rf runs/demo/unseen
+	@$(BIN)/peft-dense data make runs/demo/unseen --layout folder --look demo --seed 99 --train 1 \
+		--val 8 --size 160 200
+	@$(BIN)/peft-dense predict runs/demo/vmt_lite runs/demo/unseen/images --out runs/demo/seen \
+		--overwrite
 
 demo-backbone: $(READY)
 	@$(BIN)/python examples/pretrain_demo.py --out examples/demo_backbone.safetensors

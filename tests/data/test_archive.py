@@ -227,6 +227,8 @@ def test_nothing_to_write(tmp_path, arguments):
 def test_unknown_layout(tmp_path):
     with pytest.raises(UnknownNameError, match="did you mean 'pascal'"):
         make_archive(tmp_path / "new", layout="pascl")
+    with pytest.raises(UnknownNameError, match="did you mean 'demo'"):
+        make_archive(tmp_path / "new", look="demos")
 
 
 # ---------------------------------------------------------------------- the other layouts
@@ -317,3 +319,16 @@ def test_nyud_is_read_as_rendered(tmp_path, scenes):
             assert (item["depth"][0].numpy() == np.where(void, 0, truth["depth"][0])).all()
             assert_close(item["normals"], truth["normals"])
             assert torch.equal(item["edge"], truth["edge"])
+
+
+def test_a_look_is_that_of_the_scenes(tmp_path: Path) -> None:
+    how = {"train": 1, "val": 1, "size": (32, 48), "layout": "folder"}
+    photos = {}
+    for look in ("mixed", "demo"):
+        root = make_archive(tmp_path / look, look=look, **how)
+        (photo, *_) = sorted((root / "images").iterdir())
+        with Image.open(photo) as image:
+            photos[look] = np.asarray(image).astype(int)
+        expected = Scenes(2, photos[look].shape[:2], look=look)[0]["image"].movedim(0, -1)
+        assert abs(photos[look] - 255 * expected.numpy()).mean() < 20  # JPEG
+    assert abs(photos["mixed"] - photos["demo"]).mean() > 20

@@ -17,6 +17,7 @@ from peft_dense.data.checking.tally import Tally
 from peft_dense.data.described.ready import FILE, ready_descriptions
 from peft_dense.data.describing.draft import describe, write_draft
 from peft_dense.data.made.archive import LAYOUTS, make_archive
+from peft_dense.data.made.looks import LOOKS
 from peft_dense.data.sources.declared import parse_tasks
 from peft_dense.errors import DataError
 
@@ -59,6 +60,8 @@ def add_data(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     make.add_argument(
         "--layout", default="pascal", metavar="NAME", help=f"{', '.join(LAYOUTS)} (pascal)"
     )
+
+    make.add_argument("--look", default="mixed", metavar="NAME", help=f"{', '.join(LOOKS)} (mixed)")
 
     about = "read every file of a data set; name what is wrong, count what is there"
     check = kinds.add_parser(
@@ -123,6 +126,7 @@ def _make(arguments: argparse.Namespace) -> tuple[int, str]:
         size=arguments.size,
         seed=arguments.seed,
         layout=arguments.layout,
+        look=arguments.look,
     )
     return 0, f"{made}: {arguments.train} training and {arguments.val} validation images"
 

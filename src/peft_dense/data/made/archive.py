@@ -23,6 +23,7 @@ from peft_dense.data.made.archive_described import (
 )
 from peft_dense.data.made.archive_pascal import PascalWriter
 from peft_dense.data.made.archive_plain import FolderWriter, NYUDWriter
+from peft_dense.data.made.looks import LOOKS
 from peft_dense.data.made.scenes import Scenes
 from peft_dense.errors import DataError, UnknownNameError
 
@@ -65,6 +66,7 @@ def make_archive(
     size: Sequence[int] = (192, 256),
     seed: int = 0,
     layout: str = "pascal",
+    look: str = "mixed",
 ) -> Path:
     """Write rendered scenes to disk in the layout of a data set, with exact labels.
 
@@ -81,13 +83,14 @@ def make_archive(
             stands on its short side.
         seed: Scenes of different seeds are different.
         layout: One of `LAYOUTS`.
+        look: One of `peft_dense.data.made.looks.LOOKS`.
 
     Returns:
         The folder that holds the files, ``root/PASCAL_MT`` for ``pascal``.
 
     Raises:
         DataError: If ``root`` is in use, or there is nothing to write.
-        UnknownNameError: If there is no such layout.
+        UnknownNameError: If there is no such layout or look.
 
     Example:
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -98,6 +101,8 @@ def make_archive(
     root = Path(root).expanduser().absolute()
     if layout not in LAYOUTS:
         raise UnknownNameError.of("layout", layout, LAYOUTS)
+    if look not in LOOKS:
+        raise UnknownNameError.of("look", look, LOOKS)
     if min(train, val) < 1 or len(size) != 2 or min(size) < _SMALLEST:
         raise DataError(
             f"train={train}, val={val}, size={tuple(size)}: expected at least one image of each "
@@ -112,7 +117,7 @@ def make_archive(
             whole = Path(beside, "whole")
             (whole / inner).mkdir(parents=True)
             writer = write(whole / inner)
-            for split, name, item in scenes_of(train, val, size, seed):
+            for split, name, item in scenes_of(train, val, size, seed, look):
                 writer.add(split, name, item)
             writer.finish()
             if root.exists():
@@ -124,7 +129,7 @@ def make_archive(
 
 
 def scenes_of(
-    train: int, val: int, size: Sequence[int], seed: int
+    train: int, val: int, size: Sequence[int], seed: int, look: str = "mixed"
 ) -> Iterator[tuple[str, str, Item]]:
     """Render what `make_archive` writes: split, id and item, one after the other.
 
@@ -139,6 +144,6 @@ def scenes_of(
         height, width = (int(side) - int(rng.integers(0, side // 8 + 1)) for side in size)
         if index % 4 == 3:
             height, width = width, height
-        item = Scenes(train + val, (height, width), seed=seed)[index]
+        item = Scenes(train + val, (height, width), seed=seed, look=look)[index]
         yield "train" if index < train else "val", f"2008_{number:06d}", item
         number += int(rng.integers(1, 9))

@@ -115,8 +115,8 @@ def test_what_is_drawn_is_computed_as_asked() -> None:
     model.register_forward_pre_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
     sheets = [picture(model, KNOWN, scenes, 2, **how) for how in ({}, {"bf16": True})]
     assert seen == [False, True]
-    # A row of titles, then of each example its image and two pictures per task.
-    assert {sheet.size for sheet in sheets} == {(5 * (32 + 4), 14 + 2 * (32 + 4))}
+    # A row of titles, then of each example two rows: its image and truths, and what was found.
+    assert {sheet.size for sheet in sheets} == {(3 * (32 + 4), 14 + 2 * (32 + 4 + 32 + 12))}
 
 
 class Broken(Scenes):

@@ -51,7 +51,7 @@ def test_what_is_supported_passes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_command_says_it_in_one_line() -> None:
-    command = [sys.executable, "-m", "peft_dense", "train", "--cpu"]
+    command = [sys.executable, "-m", "peft_dense", "train", "--cpu", "--no-pretrained"]
     done = subprocess.run(
         command,
         env={**os.environ, "ACCELERATE_USE_FSDP": "true"},

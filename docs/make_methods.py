@@ -49,21 +49,24 @@ y = x + up(gelu(v + mix(v)))                  mix 1x1 (n, n), up (n, d)""",
     "compacter": "phm with B_tli = p_tli q_tli'   rank one",
     "hyperformer": """\
 v_tl = norm(W_l2 relu(W_l1 z_t))   z_t the task's embedding
-W_tl = reshape(v_tl H_l)           down and up each: equation 2""",
+W_tl = reshape(v_tl H_l)           down and up each: equation 2
+Every W and H is gain / inputs times its parameter: a constant of ours (FanInLinear)""",
     "polyhistor": """\
 v_tl = norm(W_l2 relu(W_l1 z_t))      z_t the task's embedding
-W_tl = (v_tl H^p_l) (v_tl H^q_l)'     (d, r) times (r, n): equation 3""",
+W_tl = (v_tl H^p_l) (v_tl H^q_l)'     (d, r) times (r, n): equation 3
+Every W and H is gain / inputs times its parameter: a constant of ours (FanInLinear)""",
     "polyhistor_lite": """\
 v_tlj = norm(W_2 relu(W_1 [z_t, e_lj]))   j = 1 ... s, the block's scale
 K_tlj = (v_tlj H^p) (v_tlj H^q)'          a template: equation 5
-W_tl = sum_j S_lj (x) K_tlj               S_lj (s, s): equation 6""",
+W_tl = sum_j S_lj (x) K_tlj               S_lj (s, s): equation 6
+Every W and H is gain / inputs times its parameter: a constant of ours (FanInLinear)""",
     "vmt": """\
-h_l = relu(norm(x) W_down) W_up                            equation 3
+h_l = c relu(norm(x) W_down) W_up                          equation 3; c = 2 is ours
 y = mlp(x) + lambda h_l                                    the stream, for all tasks
 F_t = F + sum_l (alpha_tl * (1 - lambda) h_l + beta_tl)    a task's stages: equations 4, 5""",
     "vmt_lite": """\
 vmt with W_down = sum_i S_i (x) D_i and W_up = sum_i S_i (x) U_i   equation 6
-S_i (m, m) shared by the two""",
+S_i (m, m) shared by the two, c = 1""",
 }
 
 INTRO = f"""\

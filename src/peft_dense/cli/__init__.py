@@ -8,17 +8,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 from peft_dense._version import __version__
+from peft_dense.cli import demo, evaluate, predict, train
 from peft_dense.cli.data import add_data
-from peft_dense.cli.demo import add_demo
-from peft_dense.cli.evaluate import add_evaluate
 from peft_dense.cli.explain import add_explain
 from peft_dense.cli.methods import add_methods
 from peft_dense.cli.output import exit_status
 from peft_dense.cli.params import add_params
-from peft_dense.cli.predict import add_predict
-from peft_dense.cli.train import add_train
 
 __all__ = ["main"]
 
@@ -56,8 +54,19 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     add_explain(commands)
     add_data(commands)
     chosen = next((word for word in given if not word.startswith("-")), "")
-    add_train(commands, given, chosen=chosen == "train")
-    add_evaluate(commands, chosen=chosen == "evaluate")
-    add_predict(commands, chosen=chosen == "predict")
-    add_demo(commands, chosen=chosen == "demo")
+    # The options of these need the packages of training: only those of the one to run are made.
+    for name, about, make_parser, run in (
+        (
+            "train",
+            "train methods on your own images, or on scenes rendered on the spot",
+            partial(train.make_parser, given),
+            train.run,
+        ),
+        ("evaluate", "score trained runs, and compare them", evaluate.make_parser, evaluate.run),
+        ("predict", "label maps and pictures of any images", predict.make_parser, predict.run),
+        ("demo", "a page on this machine to drop images on", demo.make_parser, demo.run),
+    ):
+        command = commands.add_parser(name, help=about)
+        if name == chosen:
+            make_parser(command).set_defaults(run=run)
     return parser

@@ -9,7 +9,7 @@ from typing import Any
 
 from peft_dense.cli.predict import add_run, load_run_of
 
-__all__ = ["add_demo", "make_parser"]
+__all__ = ["make_parser", "run"]
 
 _ABOUT = """Serve a page on 127.0.0.1: drop an image, see every task, and the time of the one
 pass."""
@@ -37,7 +37,8 @@ def make_parser(parser: argparse.ArgumentParser | None = None) -> argparse.Argum
     return parser
 
 
-def _run(arguments: argparse.Namespace) -> tuple[int, str]:
+def run(arguments: argparse.Namespace) -> tuple[int, str]:
+    """Do what the options say; give the exit status, and what is printed."""
     import numpy as np
 
     from peft_dense.predicting.page import build_page, serve
@@ -57,20 +58,3 @@ def _run(arguments: argparse.Namespace) -> tuple[int, str]:
     sys.stdout.flush()
     page.block_thread()
     return 0, ""
-
-
-def add_demo(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], *, chosen: bool
-) -> None:
-    """Make the command known.
-
-    Args:
-        commands: Take it.
-        chosen: Whether it is the one to run.
-
-    Raises:
-        MissingPackageError: It is chosen, and training isn't installed.
-    """
-    parser = commands.add_parser("demo", help="a page on this machine to drop images on")
-    if chosen:
-        make_parser(parser).set_defaults(run=_run)

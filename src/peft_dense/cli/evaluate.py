@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-__all__ = ["add_evaluate", "evaluate", "make_parser"]
+__all__ = ["evaluate", "make_parser", "run"]
 
 _ABOUT = """Score trained runs by the field's conventions, and compare them over seeds in one
 table."""
@@ -96,22 +96,6 @@ def evaluate(arguments: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
     )
 
 
-def add_evaluate(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], *, chosen: bool
-) -> None:
-    """Make the command known.
-
-    Args:
-        commands: Take it.
-        chosen: Whether it is the one to run.
-
-    Raises:
-        MissingPackageError: It is chosen, and training isn't installed.
-    """
-    parser = commands.add_parser("evaluate", help="score trained runs, and compare them")
-    if chosen:
-        make_parser(parser).set_defaults(run=_run)
-
-
-def _run(arguments: argparse.Namespace) -> tuple[int, str]:
+def run(arguments: argparse.Namespace) -> tuple[int, str]:
+    """Do what the options say; give the exit status, and what is printed."""
     return 0, evaluate(arguments)[1]

@@ -10,7 +10,7 @@ from typing import Any
 from peft_dense.cli import arguments as read
 from peft_dense.cli.output import say
 
-__all__ = ["add_predict", "choose_device", "make_parser"]
+__all__ = ["choose_device", "make_parser", "run"]
 
 _ABOUT = """Predict images with a trained run: label maps at each image's own size, pictures of all
 tasks side by side and over the image, a contact sheet."""
@@ -103,7 +103,8 @@ def choose_device(name: str | None) -> str:
     return name
 
 
-def _run(arguments: argparse.Namespace) -> tuple[int, str]:
+def run(arguments: argparse.Namespace) -> tuple[int, str]:
+    """Do what the options say; give the exit status, and what is printed."""
     from peft_dense.errors import DataError, HyperparameterError
     from peft_dense.nn.checks import check_whole
     from peft_dense.predicting.sheet import ContactSheet
@@ -157,20 +158,3 @@ def _run(arguments: argparse.Namespace) -> tuple[int, str]:
     if skipped:
         lines.append(f"left out: {len(skipped)}, named above")
     return (1 if skipped else 0), "\n".join(lines)
-
-
-def add_predict(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser], *, chosen: bool
-) -> None:
-    """Make the command known.
-
-    Args:
-        commands: Take it.
-        chosen: Whether it is the one to run.
-
-    Raises:
-        MissingPackageError: It is chosen, and training isn't installed.
-    """
-    parser = commands.add_parser("predict", help="label maps and pictures of any images")
-    if chosen:
-        make_parser(parser).set_defaults(run=_run)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from peft_dense.training.setup import Setup
     from peft_dense.training.trainer import Result
 
-__all__ = ["SHORT", "add_train", "make_parser", "options_of", "train"]
+__all__ = ["SHORT", "make_parser", "options_of", "run", "train"]
 
 SHORT: dict[str, Any] = {
     "epochs": None,
@@ -84,28 +84,7 @@ def train(arguments: argparse.Namespace) -> list[Result]:
     return run_all(setup, recipe)
 
 
-def add_train(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
-    argv: Sequence[str],
-    *,
-    chosen: bool,
-) -> None:
-    """Make the command known.
-
-    Args:
-        commands: Take it.
-        argv: What is going to be parsed.
-        chosen: Whether it is the one to run; the others' packages aren't imported for nothing.
-
-    Raises:
-        MissingPackageError: It is chosen, and training isn't installed.
-    """
-    about = "train methods on your own images, or on scenes rendered on the spot"
-    parser = commands.add_parser("train", help=about)
-    if chosen:
-        make_parser(argv, parser).set_defaults(run=_run)
-
-
-def _run(arguments: argparse.Namespace) -> tuple[int, str]:
+def run(arguments: argparse.Namespace) -> tuple[int, str]:
+    """Do what the options say; give the exit status, and what is printed."""
     train(arguments)
     return 0, ""

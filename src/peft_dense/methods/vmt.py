@@ -24,8 +24,9 @@ __all__ = ["VMT", "VMTLite"]
 class VMT(Method):
     """Adds a shared adapter beside every MLP and gives each task a scaled and shifted share of it.
 
-    VMT-Adapter, section 4.1. With ``h = relu(x W_down) W_up`` (equation 3) and gating ratio lambda,
-    the stream receives ``lambda h``; task t receives, at every stage, the stage output plus
+    VMT-Adapter, section 4.1. With ``h = c relu(x W_down) W_up`` (equation 3; the constant c = 2 is
+    ours, by measurement, and VMT-Adapter-Lite's is 1) and gating ratio lambda, the stream receives
+    ``lambda h``; task t receives, at every stage, the stage output plus
     ``sum_l alpha_tl * (1 - lambda) h_l + beta_tl`` over the stage's layers (equations 4 and 5). The
     task-specific parts never enter the stream, so one pass serves any number of tasks.
 

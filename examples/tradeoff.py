@@ -3,7 +3,9 @@
 
     python examples/tradeoff.py runs/demo --reference multitask_full --out runs/demo/tradeoff.png
 
-Folders are searched for results.json. A method without parameters stands over 0 on the log axis.
+Folders are searched for results.json. Runs of one method that differ by their seed make one dot,
+their mean, with a bar of one standard deviation to either side; a seed's Delta is over the
+reference of that seed. A method without parameters stands over 0 on the log axis.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
@@ -22,26 +25,47 @@ from peft_dense.cli.output import exit_status
 from peft_dense.errors import DataError, UnknownNameError
 from peft_dense.tasks import delta_m
 
-Point = tuple[str, int, float]  # method, parameters, Delta
+Point = tuple[str, int, float, float]  # method, parameters, Delta, its deviation over the seeds
 WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 760, 500, 76, 26, 30, 66
-INK, GRID, DOT = (40, 40, 40), (225, 225, 225), (0, 128, 128)
+INK, GRID, DOT, BAR = (40, 40, 40), (225, 225, 225), (0, 128, 128), (150, 200, 200)
 
 
 def read(places: Sequence[Path], reference: str | None) -> tuple[list[Point], str]:
-    """Give a point for every results.json, and the name of the reference."""
+    """Give a point for every method in the results, and the name of the reference."""
     files = [file for place in places for file in sorted(place.rglob("results.json"))]
     if not files:
         raise DataError(f"no results.json in {', '.join(map(str, places))}; run train.py first.")
-    results: list[dict[str, Any]] = [json.loads(file.read_text("utf-8")) for file in files]
-    names = [result["method"] for result in results]
-    chosen = reference or ("decoders_only" if "decoders_only" in names else names[0])
-    if chosen not in names:
-        raise UnknownNameError.of("reference among the results", chosen, names)
-    base = results[names.index(chosen)]["primary"]
-    gains = [delta_m(result["primary"], base) for result in results]
+    runs: dict[str, dict[int | None, tuple[Path, dict[str, Any]]]] = {}  # by name and seed
+    for file in files:
+        result = json.loads(file.read_text("utf-8"))
+        name, seed = result.get("label", result["method"]), result.get("seed")
+        if seed in runs.setdefault(name, {}):
+            raise DataError(
+                f"{runs[name][seed][0]} and {file} are both {name} with seed {seed}; name folders "
+                "that hold one of them."
+            )
+        runs[name][seed] = file, result
+    chosen = reference or ("decoders_only" if "decoders_only" in runs else next(iter(runs)))
+    if chosen not in runs:
+        raise UnknownNameError.of("reference among the results", chosen, list(runs))
+    return [_point(name, seeds, chosen, runs[chosen]) for name, seeds in runs.items()], chosen
+
+
+def _point(
+    name: str,
+    seeds: dict[int | None, tuple[Path, dict[str, Any]]],
+    chosen: str,
+    bases: dict[int | None, tuple[Path, dict[str, Any]]],
+) -> Point:
+    gains = []
+    for seed, (file, result) in seeds.items():
+        if seed not in bases:
+            raise DataError(f"{file} has seed {seed}, and there is no {chosen} with that seed.")
+        gains.append(delta_m(result["primary"], bases[seed][1]["primary"]))
     if not all(map(math.isfinite, gains)):
         raise DataError(f"no Delta over {chosen}: a score is zero or NaN. Leave that run out.")
-    return [(r["method"], r["encoder"], g) for r, g in zip(results, gains, strict=True)], chosen
+    encoder = next(iter(seeds.values()))[1]["encoder"]
+    return name, encoder, fmean(gains), stdev(gains) if len(gains) > 1 else 0.0
 
 
 def ticks(low: float, high: float) -> list[float]:
@@ -55,10 +79,10 @@ def draw(points: Sequence[Point], reference: str) -> Image.Image:
     sheet = Image.new("RGB", (WIDTH, HEIGHT), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
     right, base = WIDTH - RIGHT, HEIGHT - BOTTOM
-    up = ticks(min(gain for *_, gain in points), max(gain for *_, gain in points))
-    counts = [count for _, count, _ in points if count] or [1]
+    up = ticks(min(gain - off for *_, gain, off in points), max(g + off for *_, g, off in points))
+    counts = [count for _, count, *_ in points if count] or [1]
     first, last = math.floor(math.log10(min(counts))), math.ceil(math.log10(max(counts)) + 1e-9)
-    start = LEFT + 56 if any(not count for _, count, _ in points) else LEFT  # room for the zero
+    start = LEFT + 56 if any(not count for _, count, *_ in points) else LEFT  # room for the zero
 
     def across(count: float) -> float:
         place = (math.log10(count) - first) / (last - first) if count else 0
@@ -82,7 +106,9 @@ def draw(points: Sequence[Point], reference: str) -> Image.Image:
     pen.text((right, HEIGHT - 14), "trainable parameters of the encoder", INK, font, "rs")
     pen.text((LEFT, HEIGHT - 14), f"Delta (%) over {reference}", INK, font, "ls")
 
-    dots = [(across(count), height(gain)) for _, count, gain in points]
+    dots = [(across(count), height(gain)) for _, count, gain, _ in points]
+    for (*_, gain, off), (x, _) in zip(points, dots, strict=True):
+        pen.line([x, height(gain - off), x, height(gain + off)], BAR, 2)
     taken = [(x - 5, y - 5, x + 5, y + 5) for x, y in dots]
     for dot in taken:
         pen.ellipse(dot, DOT)

@@ -55,7 +55,7 @@ def test_points_are_counts_and_gains(tradeoff, tmp_path):
     points = tradeoff.main(
         [str(write(tmp_path / "runs")), "--out", str(tmp_path / "new" / "p.png")]
     )
-    assert {name: (count, round(gain, 6)) for name, count, gain in points} == {
+    assert {name: (count, round(gain, 6)) for name, count, gain, _ in points} == {
         "decoders_only": (0, 0.0),
         "vmt_lite": (400_000, 20.0),
         "multitask_full": (27_000_000, 0.0),
@@ -71,7 +71,7 @@ def test_points_are_counts_and_gains(tradeoff, tmp_path):
 
 def test_the_reference_is_chosen(tradeoff, tmp_path):
     points, reference = tradeoff.read([write(tmp_path)], "multitask_full")
-    gains = {name: gain for name, _, gain in points}
+    gains = {name: gain for name, _, gain, _ in points}
     assert reference == "multitask_full" and gains["multitask_full"] == 0
     assert gains["vmt_lite"] == pytest.approx(50 * (5 / 55 + 6 / 22))
 
@@ -81,6 +81,43 @@ def test_one_result_is_enough(tradeoff, tmp_path, only):
     points, reference = tradeoff.read([write(tmp_path, {only: RESULTS[only]})], None)
     assert reference == only
     assert len(dots(tradeoff.draw(points, reference), tradeoff.DOT)) == 1
+
+
+def write_seeds(folder: Path) -> Path:
+    for seed, lift in enumerate((1.0, 1.1)):
+        for name, semseg in (("decoders_only", 50.0 * lift), ("lora", 60.0)):
+            (folder / f"{seed}" / name).mkdir(parents=True)
+            text = json.dumps(
+                {"method": name, "encoder": 9, "seed": seed, "primary": {"semseg": semseg}}
+            )
+            (folder / f"{seed}" / name / "results.json").write_text(text)
+    return folder
+
+
+def test_seeds_make_one_dot_with_a_bar_each_over_the_reference_of_its_own(tradeoff, tmp_path):
+    points, reference = tradeoff.read([write_seeds(tmp_path)], None)
+    one, two = 100 * (60 / 50 - 1), 100 * (60 / 55 - 1)
+    assert [point[0] for point in points] == ["decoders_only", "lora"]
+    assert points[0][2:] == (0, 0)
+    assert points[1][2:] == pytest.approx(((one + two) / 2, abs(one - two) / 2**0.5))
+    picture = tradeoff.draw(points, reference)
+    bar = [
+        y
+        for x in range(picture.width)
+        for y in range(picture.height)
+        if picture.getpixel((x, y)) == tradeoff.BAR
+    ]
+    dot = dots(picture, tradeoff.DOT)[0][1]
+    assert min(bar) < dot < max(bar)
+
+
+def test_seeds_that_cannot_be_compared(tradeoff, tmp_path):
+    write_seeds(tmp_path)
+    (tmp_path / "0" / "decoders_only" / "results.json").unlink()
+    with pytest.raises(DataError, match="has seed 0, and there is no decoders_only with that seed"):
+        tradeoff.read([tmp_path], None)
+    with pytest.raises(DataError, match="are both decoders_only with seed 1; name folders"):
+        tradeoff.read([tmp_path / "1", tmp_path / "1"], None)
 
 
 def test_wrong_results(tradeoff, tmp_path):

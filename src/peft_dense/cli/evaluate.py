@@ -46,6 +46,7 @@ def make_parser(parser: argparse.ArgumentParser | None = None) -> argparse.Argum
     add("--workers", type=int, default=0, help="processes that load data")
     add("--cpu", action="store_true", help="even where there is a GPU")
     add("--order", action="store_true", help="correlate the order of methods with the papers'")
+    add("--papers", action="store_true", help="set our cells beside the papers', with differences")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--markdown", action="store_true", help="print the table for a page")
     how.add_argument("--json", action="store_true", help="print every metric as JSON")
@@ -56,6 +57,7 @@ def evaluate(arguments: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
     """Do what the options say; give every run's scores, and what is printed of them."""
     from peft_dense.training.comparison import compare
     from peft_dense.training.launcher import make_accelerator
+    from peft_dense.training.paper_cells import beside_papers
     from peft_dense.training.rescoring import Convention, score_run
     from peft_dense.training.run_folder import read_results
 
@@ -87,13 +89,16 @@ def evaluate(arguments: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
         return found, ""
     if arguments.json:
         return found, json.dumps(found, indent=1)
-    return found, compare(
+    table = compare(
         runs,
         reference=arguments.reference,
         across_protocols=arguments.across_protocols,
         order=arguments.order,
         markdown=arguments.markdown,
     )
+    if arguments.papers:
+        table += "\n\n" + beside_papers(runs, markdown=arguments.markdown)
+    return found, table
 
 
 def run(arguments: argparse.Namespace) -> tuple[int, str]:

@@ -14,6 +14,7 @@ pytest.importorskip("accelerate")
 pytest.importorskip("tensorboard")
 pytest.importorskip("scipy")
 
+from peft_dense import papers
 from peft_dense.data.made.archive import make_archive
 from peft_dense.errors import CheckpointError, DataError, PeftDenseError, UnknownNameError
 
@@ -134,6 +135,28 @@ def test_presets_are_the_rows_of_the_papers() -> None:
     assert list(named_methods(read_options(args)[0])) == [row.label for row in papers.ROWS]
     assert args.batch == 12 and args.epochs == 60 and args.lr == args.weight_decay == 1e-4
     assert args.optimizer == "adam" and args.pretrained and tuple(args.image_size) == (448, 448)
+
+
+@pytest.mark.full
+def test_all_rows_of_both_papers_by_one_command_and_again(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The whole protocol in small: cut off between two rows, it goes on with the second."""
+    backbone = {**BACKBONE_ARGS, "embed_dim": 96, "window_size": 4, "num_heads": [3, 6]}
+    options = [*TINY, "--backbone-args", json.dumps(backbone), "--data", str(root)]
+    options += ["--tasks", "semseg,human_parts,sal,normals", "--steps", "1", "--out", str(tmp_path)]
+    train.main([*options, "--method", "single_task_full"])
+    first = (tmp_path / "single_task_full" / "results.json").read_bytes()
+    train.main([*options, "--method", "papers"])
+    assert (tmp_path / "single_task_full" / "results.json").read_bytes() == first
+    runs = [tmp_path / row.label.replace(" ", ",") for row in papers.ROWS]
+    assert all((run / "results.json").is_file() for run in runs)
+    capsys.readouterr()
+    evaluate.main([*map(str, runs), "--cpu", "--papers"])
+    beside = capsys.readouterr().out.rsplit("\n\n", 3)[2].splitlines()
+    assert [line.split("  ")[0].strip() or line.strip().split("  ")[0] for line in beside[1:]] == [
+        row.label for row in papers.ROWS
+    ]
 
 
 def test_a_corrupt_label_is_named_or_skipped(root: Path, tmp_path: Path) -> None:

@@ -29,15 +29,15 @@ EQUATIONS = {
     "shared_bitfit": "y = x W + b   b trains",
     "relative_bias": "y = softmax(q k' / sqrt(d) + B_t) v   B_t trains",
     "shared_relative_bias": "y = softmax(q k' / sqrt(d) + B) v   B trains",
-    "vpt_deep": "[-, y] = attention([P_tl, x])   P_tl (P, d) trains, in every block l",
-    "vpt_shallow": "[-, y] = attention([P_t, x])   P_t (P, d) trains, in the first block",
+    "vpt_deep": "[-, y] = attention([norm1(P_tl), x])   P_tl (P, d) trains, in every block l",
+    "vpt_shallow": "[-, y] = attention([norm1(P_t), x])   P_t (P, d) trains, in the first block",
     "lora": "y = x W + alpha / r * x A_t B_t   A_t (in, r), B_t (r, out)",
     "shared_lora": "y = x W + alpha / r * x A B   A (in, r), B (r, out)",
     "dora": "y = x (m V / |V|), V = W + alpha / r * A B   m and |V| an output channel each",
     "ssf": "y' = scale * y + shift   after stem, norms and linears",
     "adapter": "y = mlp(x) + up_t(relu(down_t(norm_t(x))))   down (d, n), up (n, d)",
     "shared_adapter": "y = mlp(x) + up(relu(down(norm(x))))   down (d, n), up (n, d)",
-    "adaptformer": "y = mlp(x) + 0.1 up(relu(down(x)))   down (d, width), up (width, d)",
+    "adaptformer": "y = mlp(x) + 0.1 up(drop(relu(down(x))))   down (d, width), up (width, d)",
     "convpass": "y = mlp(x) + scale up(act(conv(act(down(x)))))   down (d, h), up (h, d), conv 3x3",
     "mona": """\
 u = a * norm(x) + b * x                       x = mlp(...), before the sum; a and b (d,) train
@@ -45,7 +45,7 @@ v = down(u)                                   down (d, n)
 v = v + (dw3(v) + dw5(v) + dw7(v)) / 3        depthwise filters of three sizes
 y = x + up(gelu(v + mix(v)))                  mix 1x1 (n, n), up (n, d)""",
     "low_rank_adapter": "adapter with W = P_t Q_t   down and up each, r = floor(n / 4)",
-    "phm": "adapter with W = sum_i A_ti (x) B_tli   A_ti (s, s), the same in all layers l",
+    "phm": "adapter with GELU and W = sum_i A_ti (x) B_tli   A_ti (s, s), the same in all layers l",
     "compacter": "phm with B_tli = p_tli q_tli'   rank one",
     "hyperformer": """\
 v_tl = norm(W_l2 relu(W_l1 z_t))   z_t the task's embedding

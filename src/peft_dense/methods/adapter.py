@@ -58,16 +58,8 @@ class Adapter(Method):
     ) -> None:
         """Put a bottleneck at every site."""
         for site in info.find(self.sites):
-            n = self._width(site)
-            branch = Bottleneck(
-                site.width,
-                n,
-                norm=self.norm,
-                activation=self.activation,
-                scale=self.scale,
-                linear=self._linear(n, tasks, shared),
-            )
-            attach(path, site, branch, self.placement)
+            linear = self._linear(self._width(site), tasks, shared)
+            attach(path, site, self._branch(site, linear), self.placement)
 
     def count(self, info: BackboneInfo, tasks: int) -> int:
         """``T sum (2 d n + n + d [+ 2 d])``, once where the tasks share the set."""
@@ -76,6 +68,17 @@ class Adapter(Method):
             d, n = site.width, self._width(site)
             total += self._projections(d, n) + n + d + (2 * d if self.norm else 0)
         return total * self.passes(tasks)
+
+    def _branch(self, site: Site, linear: Callable[[int, int], nn.Module]) -> Bottleneck:
+        """Make the bottleneck of a site."""
+        return Bottleneck(
+            site.width,
+            self._width(site),
+            norm=self.norm,
+            activation=self.activation,
+            scale=self.scale,
+            linear=linear,
+        )
 
     def _width(self, site: Site) -> int:
         """Width of the bottleneck at a site."""

@@ -24,6 +24,16 @@ class Hyperformer(Polyhistor):
 
     Mahabadi et al. 2021a; Polyhistor, section 4.1, equation 2. Like Polyhistor with undecomposed
     generators, after attention and after MLP; figure 3b's reduced size has ratio 32.
+
+    Checked against the official code (rabeehk/hyperformer): the trunk (linear, ReLU, linear,
+    LayerNorm), one linear generator per matrix, bias and LayerNorm, places after attention and
+    feed-forward part and before the residual sum. What differs: there a made LayerNorm stands at
+    the output (``norm="out"``), with a weight that is made as it is; over a silent ``up`` that
+    would multiply the first update by up to ``1 / sqrt(eps)``, so here it stands at the input and
+    its weight is made as the difference from one. There the activation is GELU (Polyhistor's
+    text has ReLU adapters), the trunk also reads the layer's number, as one hypernetwork serves all
+    layers (Polyhistor's equation 2 has one per layer), and all weights start normal with
+    standard deviation 0.01; here the start is a constant of ours (``FanInLinear``).
     """
 
     name: ClassVar[str] = "hyperformer"

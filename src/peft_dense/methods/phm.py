@@ -17,13 +17,27 @@ from peft_dense.nn import KroneckerLinear, KroneckerRule, TaskDict
 __all__ = ["PHM", "Compacter", "CompacterPP"]
 
 
+RULE_STD = 0.01
+"""Standard deviation of the slow matrices at the start, of Compacter's official code."""
+
+
 @register
 @dataclass(frozen=True, kw_only=True)
 class PHM(Adapter):
     """Adds adapters with ``W = sum_i A_i (x) B_i``: the slow A_i one set per task for all layers.
 
-    Zhang et al. 2021; "PHM layer" in Polyhistor (table 1). The text says it sits after attention
-    and MLP; only a branch at the MLP meets the printed count.
+    Zhang et al. 2021, in Mahabadi et al. 2021b's adapters; "PHM layer" in Polyhistor (table 1).
+    The text says it sits after attention and MLP; only one at the MLP meets the printed count, so
+    this one sits after the MLP (``sites="both"`` puts it after both).
+
+    Checked against Compacter's official code (rabeehk/compacter): equation, GELU, slow matrices
+    normal with standard deviation 0.01 (its default; its configurations for Compacter set 0.0001),
+    every fast matrix from Glorot's uniform distribution with gain sqrt(2), biases at zero, placed
+    after a sublayer and before the residual sum. What differs: ``up`` starts at zero, so nothing
+    changes at the start (there the small slow matrices make it nearly so); GELU is the exact one,
+    not its tanh form; and there is the LayerNorm that the printed count implies, which those
+    configurations leave out. Where the code's adapters have one, it stands at the output by default
+    (``norm="out"``); at zero that would amplify the first update, so it stands at the input.
 
     Args:
         ratio: Down-projection ratio rho.
@@ -40,6 +54,8 @@ class PHM(Adapter):
     ratio: int = 8
     n: int = 4
     fast_rank: int | None = None
+    placement: Literal["parallel", "serial"] = "serial"
+    activation: str = "gelu"
 
     def shared(self, info: BackboneInfo, tasks: Sequence[str]) -> nn.Module:
         """Make a rule for every task; all its layers refer to it."""
@@ -54,7 +70,7 @@ class PHM(Adapter):
     ) -> Callable[[int, int], nn.Module]:
         assert isinstance(shared, TaskRules)
         rule = shared.tasks[tasks[0]]
-        return partial(KroneckerLinear, n=self.n, rule=rule, rank=self.fast_rank)
+        return partial(KroneckerLinear, n=self.n, rule=rule, rank=self.fast_rank, glorot=True)
 
     def _projections(self, d: int, n: int) -> int:
         if self.fast_rank is None:
@@ -73,7 +89,7 @@ class TaskRules(nn.Module):
 
     def add_task(self, name: str) -> None:
         """Give a new task slow matrices."""
-        self.tasks[name] = KroneckerRule(self.n)
+        self.tasks[name] = KroneckerRule(self.n, std=RULE_STD)
 
 
 @register
@@ -81,7 +97,8 @@ class TaskRules(nn.Module):
 class Compacter(PHM):
     """Adds PHM adapters whose fast matrices have rank one, after attention and after MLP.
 
-    Mahabadi et al. 2021b; "Compacter" in Polyhistor (table 1).
+    Mahabadi et al. 2021b; "Compacter" in Polyhistor (table 1). Start, GELU, places and what
+    differs are those of ``phm``; both factors of a fast matrix are drawn as it is.
     """
 
     name: ClassVar[str] = "compacter"
@@ -90,7 +107,6 @@ class Compacter(PHM):
     ratio: int = 2
     fast_rank: int | None = 1
     sites: Literal["mlp", "attn", "both"] = "both"
-    placement: Literal["parallel", "serial"] = "serial"
 
 
 @register

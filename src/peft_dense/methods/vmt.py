@@ -30,6 +30,10 @@ class VMT(Method):
     ``sum_l alpha_tl * (1 - lambda) h_l + beta_tl`` over the stage's layers (equations 4 and 5). The
     task-specific parts never enter the stream, so one pass serves any number of tasks.
 
+    In training, a backbone's drop path drops ``lambda h`` together with the MLP beside which it is
+    added. A task's part is never dropped: it goes to the stage output, past every residual branch,
+    and the paper names no drop path for it.
+
     Args:
         ratio: Down-projection ratio rho; ``n = d / rho``.
         gate: Gating ratio lambda in [0, 1], a constant. The paper doesn't give its value.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -9,9 +10,12 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 from einops import rearrange
+from timm.layers import PatchEmbed
 from timm.layers.attention import Attention
 from timm.models.swin_transformer import WindowAttention
+from timm.models.swin_transformer_v2 import SwinTransformerV2Block
 from timm.models.swin_transformer_v2 import WindowAttention as WindowAttentionV2
+from timm.models.vision_transformer import ResPostBlock
 from torch import Tensor, nn
 
 from peft_dense.backbones import BackboneInfo, Site
@@ -27,10 +31,16 @@ __all__ = ["VPTDeep", "VPTShallow"]
 class VPTDeep(Method):
     """Gives every block's attention prompt tokens of its own, a set per task.
 
-    Jia et al. 2022; Polyhistor, section 5.2 and table 1. The prompts join the (normalised) tokens
-    of every window, all windows share them, no shift mask touches them, their position bias is the
-    neutral one, and they are dropped after the attention. It is the one method that isn't the
-    identity at the start.
+    Jia et al. 2022; Polyhistor, section 5.2 and table 1. The prompts pass the block's first norm
+    where the block has one before its attention, and join the tokens of every window. All windows
+    share them, no shift mask touches them, their position bias is the neutral one, and they are
+    dropped after the attention. It is the one method that isn't the identity at the start.
+
+    Checked against the official code (KMnP/vpt), Swin and ViT: norm, windows, mask, position bias,
+    the uniform start, whose bound ``sqrt(6 / (3 p^2 + C))`` takes the patch size p and the width C
+    of the patch embedding for the prompts of every block. There a block's prompts leave it and are
+    replaced in the next, so nothing is lost by dropping them earlier. What the code hasn't is
+    Swin v2, whose blocks normalise after the attention: prompts enter as they are.
 
     Args:
         prompts: Number of prompts per block.
@@ -62,7 +72,9 @@ class VPTDeep(Method):
         """Give prompts to the attentions."""
         for site in self._sites(info):
             module = path.get_submodule(site.name)
-            module.prompts = Prompts(self.prompts, site.width)
+            module.prompts = Prompts(self.prompts, site.width, **_start(path, info))
+            # In a tuple, nn.Module doesn't see it: it is the block's.
+            module.first_norm = _first_norm(path.get_submodule(site.name.rpartition(".")[0]))
             module.__class__ = _PROMPTED[type(module)]
 
     def count(self, info: BackboneInfo, tasks: int) -> int:
@@ -76,7 +88,15 @@ class VPTDeep(Method):
 @register
 @dataclass(frozen=True, kw_only=True)
 class VPTShallow(VPTDeep):
-    """Gives the first block's attention prompt tokens, a set per task."""
+    """Gives the first block's attention prompt tokens, a set per task.
+
+    Start and place are those of ``vpt_deep``. What differs from the official code: there prompts
+    travel on, through the first block's MLP, all later blocks and the patch mergings (where four
+    copies of a prompt are merged into one); here they are dropped after the first attention. A
+    tensor beside the map that crosses blocks has no place in a general backbone, whose blocks take
+    and give the map alone, and each of which may be checkpointed or sharded by itself. So this is a
+    weaker form than theirs, with the same count.
+    """
 
     name: ClassVar[str] = "vpt_shallow"
 
@@ -84,13 +104,31 @@ class VPTShallow(VPTDeep):
         return info.find("attn")[:1]
 
 
+def _first_norm(block: nn.Module) -> tuple[nn.Module, ...]:
+    """Give the norm that a block's tokens pass before its attention, if there is one."""
+    if isinstance(block, _POST_NORM):
+        return ()
+    norm = getattr(block, "norm1", None) or getattr(block, "norm", None)
+    return () if norm is None else (norm,)
+
+
+def _start(path: nn.Module, info: BackboneInfo) -> dict[str, Any]:
+    """Give what the start's bound depends on: the patch's size and the width of its embedding."""
+    for module in path.modules():
+        if isinstance(module, PatchEmbed):
+            height, width = module.patch_size
+            return {"patch": math.sqrt(height * width), "embedding": module.proj.out_channels}
+    return {"patch": info.reductions[0], "embedding": info.channels[0]}
+
+
 class _PromptedAttention(Attention):
     """A plain ViT's attention over tokens and prompts."""
 
     prompts: Prompts
+    first_norm: tuple[nn.Module, ...]
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        y: Tensor = super().forward(self.prompts(x), *args, **kwargs)
+        y: Tensor = super().forward(self.prompts(x, *self.first_norm), *args, **kwargs)
         return y[:, self.prompts.count :]
 
 
@@ -98,10 +136,11 @@ class _PromptedWindows(WindowAttention):
     """Swin's window attention over tokens and prompts."""
 
     prompts: Prompts
+    first_norm: tuple[nn.Module, ...]
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         count = self.prompts.count
-        y: Tensor = super().forward(self.prompts(x), _pad(mask, count))
+        y: Tensor = super().forward(self.prompts(x, *self.first_norm), _pad(mask, count))
         return y[:, count:]
 
     def _get_rel_pos_bias(self) -> Tensor:
@@ -113,12 +152,13 @@ class _PromptedWindowsV2(WindowAttentionV2):
     """Swin v2's cosine attention over tokens and prompts (Liu et al. 2022, equations 2 and 3)."""
 
     prompts: Prompts
+    first_norm: tuple[nn.Module, ...]
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         count, tokens = self.prompts.count, x.shape[1]
         biases: list[Tensor] = [b for b in (self.q_bias, self.k_bias, self.v_bias) if b is not None]
         qkv_bias = torch.cat(biases) if biases else None
-        qkv = F.linear(self.prompts(x), self.qkv.weight, qkv_bias)
+        qkv = F.linear(self.prompts(x, *self.first_norm), self.qkv.weight, qkv_bias)
         q, k, v = rearrange(qkv, "b n (three h c) -> three b h n c", three=3, h=self.num_heads)
         scale = self.logit_scale.clamp(max=_MAX_LOGIT).exp()
         logits = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).mT * scale
@@ -147,6 +187,7 @@ def _pad(mask: Tensor | None, count: int) -> Tensor | None:
 
 
 _MAX_LOGIT = 4.605170185988092  # log 100
+_POST_NORM = (ResPostBlock, SwinTransformerV2Block)
 _PROMPTED: dict[type[nn.Module], type[nn.Module]] = {
     Attention: _PromptedAttention,
     WindowAttention: _PromptedWindows,

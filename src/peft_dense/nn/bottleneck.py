@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from peft_dense.errors import HyperparameterError, UnknownNameError, UnsupportedModelError
 from peft_dense.layout import check_last_axis
-from peft_dense.nn.checks import check_choice, check_whole
+from peft_dense.nn.checks import check_choice, check_share, check_whole
 
 __all__ = ["Bottleneck", "apply_bottleneck"]
 
@@ -39,12 +39,14 @@ class Bottleneck(nn.Module):
         scale: A constant factor.
         linear: Builds ``down`` and ``up`` from their two widths: ``nn.Linear``, or a ``partial``
             of a layer with a ``zero_()``, such as ``KroneckerLinear`` and ``LowRank``.
+        dropout: Share of the waist that is dropped in train mode.
 
     Shape:
         ``(..., C) -> (..., C)``
 
     Raises:
-        HyperparameterError: If the width isn't a whole number from 1 up, or norm is another.
+        HyperparameterError: If the width isn't a whole number from 1 up, norm is another, or
+            dropout isn't from 0 to 1.
         UnknownNameError: If the activation is another.
         UnsupportedModelError: If ``linear`` builds something that can't be silenced.
         ShapeError: If the last axis of the input isn't C wide.
@@ -64,13 +66,15 @@ class Bottleneck(nn.Module):
         activation: str = "relu",
         scale: float = 1.0,
         linear: Callable[[int, int], nn.Module] = nn.Linear,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         check_whole("width", width)
         check_choice("norm", norm, ("in", "out", None))
+        check_share("dropout", dropout)
         _activation(activation)
         self.features, self.activation, self.scale = features, activation, scale
-        self.norm_at = norm
+        self.norm_at, self.dropout = norm, dropout
         self.norm = None if norm is None else nn.LayerNorm(features)
         self.down = linear(features, width)
         self.up = linear(width, features)
@@ -81,7 +85,10 @@ class Bottleneck(nn.Module):
         check_last_axis(x, self.features, "Bottleneck")
         if self.norm is not None and self.norm_at == "in":
             x = self.norm(x)
-        y: Tensor = self.up(_activation(self.activation)(self.down(x)))
+        waist = _activation(self.activation)(self.down(x))
+        if self.dropout:
+            waist = F.dropout(waist, self.dropout, self.training)
+        y: Tensor = self.up(waist)
         if self.norm is not None and self.norm_at == "out":
             y = self.norm(y)
         return y if self.scale == 1 else self.scale * y

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from timm.layers import PatchEmbed
+from timm.layers.patch_embed import PatchEmbed
 from timm.layers.attention import Attention
 from timm.models.swin_transformer import WindowAttention
 from timm.models.swin_transformer_v2 import SwinTransformerV2Block
@@ -71,7 +71,7 @@ class VPTDeep(Method):
     ) -> None:
         """Give prompts to the attentions."""
         for site in self._sites(info):
-            module = path.get_submodule(site.name)
+            module: Any = path.get_submodule(site.name)
             module.prompts = Prompts(self.prompts, site.width, **_start(path, info))
             # In a tuple, nn.Module doesn't see it: it is the block's.
             module.first_norm = _first_norm(path.get_submodule(site.name.rpartition(".")[0]))

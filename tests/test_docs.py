@@ -11,8 +11,10 @@ import pytest
 import timm
 
 import peft_dense
+from peft_dense import heads
 from peft_dense.backbones import examine
 from peft_dense.methods import base, method, methods
+from peft_dense.tasks import registry
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -24,6 +26,8 @@ BLOCK = re.compile(
 )
 NOT_RUN = re.compile(r" *<!-- not run: \S.* -->")
 DIRECTIVE = re.compile(r"^::: (\S+)(?:\n    options: .*members: \[(.*?)\])?", re.MULTILINE)
+
+REGISTERS = ((base, "_REGISTRY"), (heads.base, "_HEADS"), (registry, "_TASKS"))
 
 
 def code_of(page: Path) -> str:
@@ -53,8 +57,9 @@ def documented() -> set[str]:
 )
 def test_code_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    # A page may register a method of its own; the next test mustn't see it.
-    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
+    # A page may register methods, heads and tasks of its own; the next test mustn't see them.
+    for module, register in REGISTERS:
+        monkeypatch.setattr(module, register, dict(getattr(module, register)))
     exec(compile(code_of(page), str(page), "exec", dont_inherit=True), {"__name__": "__docs__"})
 
 

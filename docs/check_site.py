@@ -2,7 +2,8 @@
 
 Every page, at 1,280 and 390 pixels, light and dark: errors of the console, requests that leave the
 site, pictures that don't load, links and anchors that lead nowhere, formulas left as source, text
-wider than the page. ``--shots FOLDER`` keeps a picture of each page.
+wider than the page, a page of the reference that is too long to read. The site's search must find what
+people type, and the table of methods must filter. ``--shots FOLDER`` keeps a picture of each page.
 
     make docs-check
 """
@@ -26,6 +27,17 @@ SCHEMES = ("light", "dark")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 QUIET = ("--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-quic")
 QUIET += ("--disable-component-update", "--disable-sync", "--no-sandbox")
+
+TALLEST = 6000
+"""Pixels that a page of the reference may be high, at the first width."""
+
+SEARCHES = {
+    "resume": "life_cycle.html",
+    "LoRA": "methods.html",
+    "GPU": "life_cycle.html",
+    "own dataset": "data.html",
+}
+"""What people type, and a page that must be among what is found."""
 
 LOOK = """() => ({
   links: [...document.querySelectorAll('a[href]')].map(a => a.href),
@@ -78,6 +90,39 @@ def look(browser: Any, address: str, width: int, scheme: str, shot: Path | None)
     return {**found, "wrong": wrong}
 
 
+def search_failures(browser: Any, root: str) -> Iterator[str]:
+    """Type into the site's search, and name what isn't found."""
+    for words, expected in SEARCHES.items():
+        page = browser.new_page(viewport={"width": WIDTHS[0], "height": 900})
+        page.goto(root + "index.html", wait_until="networkidle")
+        page.fill(".md-search__input", words)
+        try:
+            page.wait_for_selector(
+                f'.md-search-result__link[href*="{expected}"]', timeout=5000, state="attached"
+            )
+        except Exception:  # playwright's own class is known only where it is installed
+            links = page.eval_on_selector_all(
+                ".md-search-result__link", "all => all.map(a => a.href)"
+            )
+            found = sorted({link.removeprefix(root).partition("?")[0] for link in links})
+            yield f"search for {words!r} doesn't find {expected}, but {', '.join(found) or 'nothing'}"
+        page.close()
+
+
+def filter_failures(browser: Any, root: str) -> Iterator[str]:
+    """Filter the methods by words, passes and count; each must leave some rows and hide some."""
+    for name, value in (("words", "polyhistor"), ("passes", "1"), ("most", "300000")):
+        page = browser.new_page(viewport={"width": WIDTHS[0], "height": 900})
+        page.goto(root + "methods.html", wait_until="load")
+        field = page.locator(f".filter [name={name}]")
+        field.select_option(value) if name == "passes" else field.fill(value)
+        rows = "document.querySelector('article table').tBodies[0].rows"
+        seen = page.evaluate(f"[...{rows}].filter(row => row.checkVisibility()).length")
+        if not 0 < seen < page.evaluate(f"{rows}.length"):
+            yield f"methods.html: {name}={value} leaves {seen} rows"
+        page.close()
+
+
 def dead_links(pages: dict[str, dict[str, Any]], root: str, folder: Path) -> Iterator[str]:
     """Name the links within the site that lead to no page, file or anchor."""
     for address, found in pages.items():
@@ -126,6 +171,9 @@ def main() -> int:
                     found = look(browser, root + name, width, scheme, shot)
                     pages[root + name] = found
                     wrong += [f"{name} ({width}, {scheme}): {each}" for each in found["wrong"]]
+                    if name.startswith("api/") and width == WIDTHS[0] and found["tall"] > TALLEST:
+                        wrong.append(f"{name} ({width}, {scheme}): {found['tall']} pixels high")
+        wrong += [*search_failures(browser, root), *filter_failures(browser, root)]
         browser.close()
         known = {address: found for address, found in pages.items() if "404" not in address}
         wrong += dead_links(known, root, options.site)

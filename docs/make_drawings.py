@@ -86,7 +86,10 @@ def sites() -> str:
     parts += [arrow((300, 240), (300, 212)), box(256, 176, 88, 34, "attn", fill=FROZEN)]
     parts += [arrow((300, 176), (300, 142)), box(256, 106, 88, 34, "mlp", fill=FROZEN)]
     parts += [arrow((300, 106), (300, 56)), words(312, 68, "+")]
-    parts += [arrow((300, 158), (415, 158), (415, 142)), box(368, 106, 94, 34, "adapter", fill=ACCENT)]
+    parts += [
+        arrow((300, 158), (415, 158), (415, 142)),
+        box(368, 106, 94, 34, "adapter", fill=ACCENT),
+    ]
     parts += [arrow((415, 106), (415, 74), (302, 74))]
     parts += [words(356, 198, "a site, too", faint=True)]
     parts += [words(8, 196, "a site knows its stage,"), words(8, 214, "width, linears, and how")]
@@ -107,7 +110,10 @@ def records() -> str:
     parts += [words(70, 104, "taps"), arrow((324, 133), (360, 133)), arrow((410, 82), (410, 114))]
     parts += [box(362, 116, 96, 34, "task_features")]
     parts += [arrow((410, 150), (410, 176)), words(398, 182, "features per task", anchor="end")]
-    parts += [arrow((410, 176), (410, 222)), words(8, 222, "after it: no record, no tensor on any module")]
+    parts += [
+        arrow((410, 176), (410, 222)),
+        words(8, 222, "after it: no record, no tensor on any module"),
+    ]
     return drawing(234, *parts)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import pkgutil
 import re
+import runpy
 from pathlib import Path
 from textwrap import dedent
 
@@ -11,10 +13,10 @@ import pytest
 import timm
 
 import peft_dense
-from peft_dense import heads
+from peft_dense import heads, papers
 from peft_dense.backbones import examine
 from peft_dense.methods import base, method, methods
-from peft_dense.tasks import registry
+from peft_dense.tasks import registry, task, tasks
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -92,7 +94,7 @@ def test_public_name_is_on_an_api_page(name: str) -> None:
 def test_method_is_on_its_api_page(name: str) -> None:
     thing = type(method(name))
     target = f"{thing.__module__}.{thing.__qualname__}"
-    assert target in documented(), f"add {target} to docs/api/methods.md"
+    assert target in documented(), f"add {target} to a page docs/api/methods_*.md"
 
 
 def test_readme_table_of_methods_holds() -> None:
@@ -121,6 +123,46 @@ def test_the_readme_stands_alone() -> None:
         inside = re.match(rf"{repository}/(?:blob|tree)/main/(.+)|{raw}(.+)", link)
         if inside:
             assert (ROOT / (inside[1] or inside[2])).exists(), link
+
+
+def test_the_page_of_tasks_holds() -> None:
+    row = re.compile(r"^\| `(\w+)` \| (\d+)[^|]*\|[^|]*\| `(\w+)`[^|]*\| (\w+) \|$", re.MULTILINE)
+    text = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8")
+    expected = [task(name) for name in tasks()]
+    assert {(name, int(n), metric, better) for name, n, metric, better in row.findall(text)} == {
+        (t.name, t.channels, t.metric, "higher" if t.higher_is_better else "lower")
+        for t in expected
+    }
+
+
+def test_the_page_of_assumptions_names_every_row_that_is_not_certain() -> None:
+    text = (ROOT / "docs" / "papers.md").read_text(encoding="utf-8").lower()
+    open_rows = [row for row in papers.ROWS if row.certainty != "high"]
+    assert open_rows
+    families = {"vmt": "vmt-adapter", "vmt_lite": "lite", "polyhistor_lite": "scaling kernels"}
+    for row in open_rows:
+        assert families.get(row.method, row.method) in text, f"say of {row.label} what was assumed"
+
+
+def test_drawings_are_what_their_command_writes() -> None:
+    made = runpy.run_path(str(ROOT / "docs" / "make_drawings.py"))["DRAWINGS"]
+    for name, draw in made.items():
+        kept = (ROOT / "docs" / "images" / f"{name}.svg").read_text(encoding="utf-8")
+        assert kept == draw(), "run python docs/make_drawings.py"
+
+
+def test_a_notebook_becomes_a_page_with_its_outputs() -> None:
+    convert = runpy.run_path(str(ROOT / "docs" / "notebooks.py"))["convert"]
+    for path in sorted((ROOT / "examples" / "notebooks").glob("*.ipynb")):
+        source = path.read_text(encoding="utf-8")
+        page, pictures = convert(source, path.stem)
+        cells = json.loads(source)["cells"]
+        assert f"({path.stem}.ipynb)" in page and all(f"({name})" in page for name in pictures)
+        assert all(content.startswith((b"\x89PNG", b"\xff\xd8")) for content in pictures.values())
+        for cell in cells:
+            assert cell["cell_type"] != "code" or "".join(cell["source"]).rstrip() in page
+            for output in cell.get("outputs", []):
+                assert "".join(output.get("text", "")).rstrip() in page
 
 
 def test_changelog_has_this_version() -> None:

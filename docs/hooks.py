@@ -1,4 +1,4 @@
-"""What mkdocs does besides reading pages: notebooks, the changelog, drawings, links out of docs/."""
+"""What mkdocs does besides reading pages: notebooks, the changelog, drawings."""
 
 from __future__ import annotations
 

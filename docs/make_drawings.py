@@ -18,7 +18,8 @@ def box(x: int, y: int, w: int, h: int, *lines: str, fill: str = "", dashed: boo
     """Draw a box with lines of text in its middle."""
     look = f'fill="{fill}" fill-opacity="0.28"' if fill else 'fill="none"'
     dash = ' stroke-dasharray="4 3"' if dashed else ""
-    rect = f'<rect x="{x}" y="{y}" width="{w}" height="{h}" rx="4" {look} stroke="currentColor"{dash}/>'
+    look += f' stroke="currentColor"{dash}'
+    rect = f'<rect x="{x}" y="{y}" width="{w}" height="{h}" rx="4" {look}/>'
     first = y + h / 2 + 4.5 - 8 * (len(lines) - 1)
     return rect + "".join(
         words(x + w // 2, first + 16 * i, line, anchor="middle") for i, line in enumerate(lines)
@@ -58,18 +59,17 @@ def drawing(height: int, *parts: str) -> str:
 def paths() -> str:
     """One path for all tasks, and a path per task."""
     parts = [box(150, 8, 180, 34, "frozen tensors, once", fill=FROZEN)]
-    parts += [words(8, 70, "one_path = True"), words(250, 70, "one_path = False")]
-    parts += [box(8, 82, 190, 50, "path", "+ adapters", fill=ACCENT)]
+    parts += [box(8, 82, 190, 50, "path +", "adapters", fill=ACCENT)]
     parts += [arrow((190, 42), (103, 80), dashed=True)]
     for i, task in enumerate(("semseg", "depth", "normals")):
         parts += [arrow((40 + 63 * i, 132), (40 + 63 * i, 158))]
         parts += [box(10 + 64 * i, 160, 60, 28, task)]
         x = 250 + 78 * i
-        parts += [box(x, 82, 70, 50, "path", "+ adapters", fill=ACCENT)]
+        parts += [box(x, 82, 70, 50, "path +", "adapters", fill=ACCENT)]
         parts += [arrow((270 + 10 * i, 42), (x + 35, 80), dashed=True)]
         parts += [arrow((x + 35, 132), (x + 35, 158)), box(x + 2, 160, 66, 28, task)]
-    parts += [words(8, 212, "one pass for all: O(1)", faint=True)]
-    parts += [words(250, 212, "one pass per task: O(T)", faint=True)]
+    parts += [words(8, 212, "one_path = True: one pass")]
+    parts += [words(250, 212, "one_path = False: a pass per task")]
     return drawing(222, *parts)
 
 

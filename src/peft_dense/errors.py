@@ -15,8 +15,8 @@
         ├── MissingFileError                 a file that isn't there
         └── LabelSizeError                   a label of another size than its image
 
-Each message says what was given, what was expected and what to do. A note under it, which Python 3.11
-and newer show with the traceback, has the address of its section of the documentation.
+Each message says what was given, what was expected and what to do. A note under it, which Python
+3.11 and newer show with the traceback, has the address of its section of the documentation.
 """
 
 from __future__ import annotations

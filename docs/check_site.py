@@ -3,7 +3,7 @@
 Every page, at 1,280 and 390 pixels, light and dark: errors of the console, requests that leave the
 site, pictures that don't load, links and anchors that lead nowhere, formulas left as source, text
 wider than the page, a page of the reference that is too long to read. The site's search must find
-what people type, and the table of methods must filter. ``--shots FOLDER`` keeps a picture of each page.
+what people type, and the table of methods must filter. ``--shots FOLDER`` keeps a picture of each.
 
     make docs-check
 """

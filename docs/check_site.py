@@ -2,7 +2,8 @@
 
 Every page, at 1,280 and 390 pixels, light and dark: errors of the console, requests that leave the
 site, pictures that don't load, links and anchors that lead nowhere, formulas left as source, text
-wider than the page. ``--shots FOLDER`` keeps a picture of each page.
+wider than the page, a page of the reference that is too long to read. The site's search must find
+what people type, and the table of methods must filter. ``--shots FOLDER`` keeps a picture of each.
 
     make docs-check
 """
@@ -26,6 +27,17 @@ SCHEMES = ("light", "dark")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 QUIET = ("--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-quic")
 QUIET += ("--disable-component-update", "--disable-sync", "--no-sandbox")
+
+TALLEST = 6000
+"""Pixels that a page of the reference may be high, at the first width."""
+
+SEARCHES = {
+    "resume": "life_cycle.html",
+    "LoRA": "methods.html",
+    "GPU": "own_images.html",
+    "own dataset": "data.html",
+}
+"""What people type, and a page that must be among what is found."""
 
 LOOK = """() => ({
   links: [...document.querySelectorAll('a[href]')].map(a => a.href),
@@ -78,6 +90,39 @@ def look(browser: Any, address: str, width: int, scheme: str, shot: Path | None)
     return {**found, "wrong": wrong}
 
 
+def search_failures(browser: Any, root: str) -> Iterator[str]:
+    """Type into the site's search, and name what isn't among what it finds."""
+    for words, expected in SEARCHES.items():
+        page = browser.new_page(viewport={"width": WIDTHS[0], "height": 900})
+        page.goto(root + "index.html", wait_until="networkidle")
+        page.click(".md-search__input")
+        page.wait_for_timeout(2500)  # the index is read by a worker, which says nothing when done
+        page.keyboard.type(words)
+        page.wait_for_timeout(1500)
+        links = page.evaluate(
+            "[...document.querySelectorAll('.md-search-result__link')].map(a => a.href)"
+        )
+        found = [link.removeprefix(root).partition("?")[0] for link in links]
+        if expected not in found:
+            first = ", ".join(dict.fromkeys(found)) or "nothing"
+            yield f"search for {words!r} doesn't find {expected}, but {first}"
+        page.close()
+
+
+def filter_failures(browser: Any, root: str) -> Iterator[str]:
+    """Filter the methods by words, passes and count; each must leave some rows and hide some."""
+    for name, value in (("words", "polyhistor"), ("passes", "1"), ("most", "300000")):
+        page = browser.new_page(viewport={"width": WIDTHS[0], "height": 900})
+        page.goto(root + "methods.html", wait_until="load")
+        field = page.locator(f".filter [name={name}]")
+        field.select_option(value) if name == "passes" else field.fill(value)
+        rows = "document.querySelector('article table').tBodies[0].rows"
+        seen = page.evaluate(f"[...{rows}].filter(row => row.checkVisibility()).length")
+        if not 0 < seen < page.evaluate(f"{rows}.length"):
+            yield f"methods.html: {name}={value} leaves {seen} rows"
+        page.close()
+
+
 def dead_links(pages: dict[str, dict[str, Any]], root: str, folder: Path) -> Iterator[str]:
     """Name the links within the site that lead to no page, file or anchor."""
     for address, found in pages.items():
@@ -108,6 +153,7 @@ def main() -> int:
     from playwright.sync_api import sync_playwright
 
     names = sorted(str(p.relative_to(options.site)) for p in options.site.rglob("*.html"))
+    names = [name for name in names if name != "404.html"]  # its links start at the site's address
     if not names:
         sys.stderr.write(f"no pages in {options.site}; run make docs first.\n")
         return 2
@@ -126,6 +172,9 @@ def main() -> int:
                     found = look(browser, root + name, width, scheme, shot)
                     pages[root + name] = found
                     wrong += [f"{name} ({width}, {scheme}): {each}" for each in found["wrong"]]
+                    if name.startswith("api/") and width == WIDTHS[0] and found["tall"] > TALLEST:
+                        wrong.append(f"{name} ({width}, {scheme}): {found['tall']} pixels high")
+        wrong += [*search_failures(browser, root), *filter_failures(browser, root)]
         browser.close()
         known = {address: found for address, found in pages.items() if "404" not in address}
         wrong += dead_links(known, root, options.site)

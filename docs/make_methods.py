@@ -89,6 +89,9 @@ the counts themselves are exact. Printed cells are in millions, of Swin-Tiny, an
 {chr(10).join(f"- {short}: {place}" for short, place in papers.PLACES.items())}
 """
 
+FILTER = '<div class="filter"></div>'
+"""What docs/javascripts/filter.js fills, for the table below it."""
+
 
 def page() -> str:
     """Write the page as a string."""
@@ -97,16 +100,16 @@ def page() -> str:
         infos = {"Swin-T": examine(tiny), "Swin-B": examine(timm.create_model(SWIN_B))}
         bare = inject(tiny, "decoders_only", tasks=PASCAL_CONTEXT)
         heads = DenseModel(bare, {t: task(t).channels for t in PASCAL_CONTEXT}).ledger().heads
-    overview = ["| method | passes | Swin-T | Swin-B |", "|---|:-:|--:|--:|"]
+    overview = ["| method | passes | Swin-T | Swin-B | paper |", "|---|:-:|--:|--:|---|"]
     sections = []
     for name in methods():
         counts = {backbone: count(name, info)[1] for backbone, info in infos.items()}
         how = method(name)
         passes = "1" if how.one_path else "T"
         cells = " | ".join(f"{number:,}" for number in counts.values())
-        overview.append(f"| [`{name}`](#{name}) | {passes} | {cells} |")
+        overview.append(f"| [`{name}`](#{name}) | {passes} | {cells} | {how.paper} |")
         sections += ["", *section(how, infos, heads)]
-    return "\n".join([INTRO, *overview, *sections, ""])
+    return "\n".join([INTRO, FILTER, "", *overview, *sections, ""])
 
 
 def section(how: Method, infos: dict[str, BackboneInfo], heads: int) -> list[str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import pkgutil
 import re
+import runpy
 from pathlib import Path
 from textwrap import dedent
 
@@ -11,8 +13,10 @@ import pytest
 import timm
 
 import peft_dense
+from peft_dense import heads, papers
 from peft_dense.backbones import examine
 from peft_dense.methods import base, method, methods
+from peft_dense.tasks import registry, task, tasks
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -24,6 +28,8 @@ BLOCK = re.compile(
 )
 NOT_RUN = re.compile(r" *<!-- not run: \S.* -->")
 DIRECTIVE = re.compile(r"^::: (\S+)(?:\n    options: .*members: \[(.*?)\])?", re.MULTILINE)
+
+REGISTERS = ((base, "_REGISTRY"), (heads.base, "_HEADS"), (registry, "_TASKS"))
 
 
 def code_of(page: Path) -> str:
@@ -53,8 +59,9 @@ def documented() -> set[str]:
 )
 def test_code_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    # A page may register a method of its own; the next test mustn't see it.
-    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
+    # A page may register methods, heads and tasks of its own; the next test mustn't see them.
+    for module, register in REGISTERS:
+        monkeypatch.setattr(module, register, dict(getattr(module, register)))
     exec(compile(code_of(page), str(page), "exec", dont_inherit=True), {"__name__": "__docs__"})
 
 
@@ -87,7 +94,7 @@ def test_public_name_is_on_an_api_page(name: str) -> None:
 def test_method_is_on_its_api_page(name: str) -> None:
     thing = type(method(name))
     target = f"{thing.__module__}.{thing.__qualname__}"
-    assert target in documented(), f"add {target} to docs/api/methods.md"
+    assert target in documented(), f"add {target} to a page docs/api/methods_*.md"
 
 
 def test_readme_table_of_methods_holds() -> None:
@@ -116,6 +123,46 @@ def test_the_readme_stands_alone() -> None:
         inside = re.match(rf"{repository}/(?:blob|tree)/main/(.+)|{raw}(.+)", link)
         if inside:
             assert (ROOT / (inside[1] or inside[2])).exists(), link
+
+
+def test_the_page_of_tasks_holds() -> None:
+    row = re.compile(r"^\| `(\w+)` \| (\d+)[^|]*\|[^|]*\| `(\w+)`[^|]*\| (\w+) \|$", re.MULTILINE)
+    text = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8")
+    expected = [task(name) for name in tasks()]
+    assert {(name, int(n), metric, better) for name, n, metric, better in row.findall(text)} == {
+        (t.name, t.channels, t.metric, "higher" if t.higher_is_better else "lower")
+        for t in expected
+    }
+
+
+def test_the_page_of_assumptions_names_every_row_that_is_not_certain() -> None:
+    text = (ROOT / "docs" / "papers.md").read_text(encoding="utf-8").lower()
+    open_rows = [row for row in papers.ROWS if row.certainty != "high"]
+    assert open_rows
+    families = {"vmt": "vmt-adapter", "vmt_lite": "lite", "polyhistor_lite": "scaling kernels"}
+    for row in open_rows:
+        assert families.get(row.method, row.method) in text, f"say of {row.label} what was assumed"
+
+
+def test_drawings_are_what_their_command_writes() -> None:
+    made = runpy.run_path(str(ROOT / "docs" / "make_drawings.py"))["DRAWINGS"]
+    for name, draw in made.items():
+        kept = (ROOT / "docs" / "images" / f"{name}.svg").read_text(encoding="utf-8")
+        assert kept == draw(), "run python docs/make_drawings.py"
+
+
+def test_a_notebook_becomes_a_page_with_its_outputs() -> None:
+    convert = runpy.run_path(str(ROOT / "docs" / "notebooks.py"))["convert"]
+    for path in sorted((ROOT / "examples" / "notebooks").glob("*.ipynb")):
+        source = path.read_text(encoding="utf-8")
+        page, pictures = convert(source, path.stem)
+        cells = json.loads(source)["cells"]
+        assert f"({path.stem}.ipynb)" in page and all(f"({name})" in page for name in pictures)
+        assert all(content.startswith((b"\x89PNG", b"\xff\xd8")) for content in pictures.values())
+        for cell in cells:
+            assert cell["cell_type"] != "code" or "".join(cell["source"]).rstrip() in page
+            for output in cell.get("outputs", []):
+                assert "".join(output.get("text", "")).rstrip() in page
 
 
 def test_changelog_has_this_version() -> None:

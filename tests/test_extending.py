@@ -1,4 +1,4 @@
-"""The methods that docs/extending.md builds keep the laws that the library's own keep."""
+"""The methods that docs/tutorials/method.md builds keep the laws that the library's own keep."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from peft_dense.ownership import frozen_tensors, slots
 from test_docs import code_of
 from zoo import build, image, perturb
 
-PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
+PAGE = Path(__file__).parents[1] / "docs" / "tutorials" / "method.md"
 TASKS = ("semseg", "a.b", "keys")
 both = pytest.mark.parametrize("name", ["local_mixing", "task_forks"])
 backbones = pytest.mark.parametrize("family", ["swin", "vit"])

@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import pickle
 import re
 import sys
+import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +25,8 @@ from peft_dense.training import Recipe
 from peft_dense.training.optimizer import make_optimizer
 
 PAGE = (Path(__file__).parents[1] / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+MKDOCS = (Path(__file__).parents[1] / "mkdocs.yml").read_text(encoding="utf-8")
+SITE = re.findall(r"^site_url: (\S+)$", MKDOCS, re.MULTILINE)[0]
 SECTIONS = dict(re.findall(r"^##+ ([^\n]+)\n(.*?)(?=^##|\Z)", PAGE, re.MULTILINE | re.DOTALL))
 ERRORS = [
     name
@@ -101,6 +105,19 @@ def test_every_error_has_a_section_that_says_what_it_is(name):
         bases = [base.__name__ for base in kind.__bases__ if base is not errors.PeftDenseError]
         assert re.search(rf"\*An? `{bases[0]}`\.\*", SECTIONS[name])
         assert name in CAUSES
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_every_error_links_to_its_section(name):
+    error = getattr(errors, name)("a message")
+    page, anchor = error.help.split("#")
+    assert page == f"{SITE}troubleshooting.html"
+    assert anchor in {title.lower().replace(" ", "-") for title in SECTIONS}
+    assert str(error) == "a message"
+    shown = "".join(traceback.format_exception(error))
+    assert error.help in shown or sys.version_info < (3, 11)
+    again = pickle.loads(pickle.dumps(error))
+    assert (str(again), again.__notes__) == (str(error), error.__notes__)
 
 
 @pytest.mark.parametrize("name", CAUSES)

@@ -15,7 +15,8 @@
         ├── MissingFileError                 a file that isn't there
         └── LabelSizeError                   a label of another size than its image
 
-Each message says what was given, what was expected and what to do.
+Each message says what was given, what was expected and what to do. A note under it, which Python
+3.11 and newer show with the traceback, has the address of its section of the documentation.
 """
 
 from __future__ import annotations
@@ -42,11 +43,30 @@ __all__ = [
     "warn",
 ]
 
+_TROUBLESHOOTING = "https://peft-dense.github.io/peft-dense/troubleshooting.html"
 _PACKAGE = os.path.dirname(os.path.abspath(__file__))
 
 
 class PeftDenseError(Exception):
-    """Base of every error this library raises on purpose."""
+    """Base of every error this library raises on purpose.
+
+    Attributes:
+        help: Address of the page and section that tell what causes such an error, and what to do.
+
+    Example:
+        >>> ImageSizeError("too small").help
+        'https://peft-dense.github.io/peft-dense/troubleshooting.html#imagesizeerror'
+    """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)
+        # What add_note would do, which Python 3.10 hasn't: the message itself stays one sentence.
+        self.__notes__ = [f"What to do: {self.help}"]
+
+    @property
+    def help(self) -> str:
+        """Address of the section of the documentation that is about this class."""
+        return f"{_TROUBLESHOOTING}#{type(self).__name__.lower()}"
 
 
 class UnknownNameError(PeftDenseError, ValueError):

@@ -53,6 +53,17 @@ class AdaptedBackbone(nn.Module):
 
     Shape:
         ``(B, C, H, W) ->`` per task a list of ``(B, C_i, H / r_i, W / r_i)``, finest first
+
+    Raises:
+        UnsupportedModelError: The method can't be put on the backbone.
+
+    Example:
+        >>> import timm
+        >>> from peft_dense import inject
+        >>> backbone = timm.create_model("pvt_v2_b0")
+        >>> encoder = inject(backbone, "vmt_lite", tasks=["semseg", "normals"])
+        >>> [tuple(stage.shape) for stage in encoder(torch.randn(1, 3, 64, 64))["normals"]]
+        [(1, 32, 16, 16), (1, 64, 8, 8), (1, 160, 4, 4), (1, 256, 2, 2)]
     """
 
     tasks: tuple[str, ...]

@@ -73,7 +73,7 @@ def make_data(setup: Setup, recipe: Recipe) -> tuple[dict[str, Task], Any, Any]:
         DataError: There is no such data, or it lacks a task.
 
     Example:
-        >>> setup = Setup(backbone="pvt_v2_b0", pretrained=False, image_size=(64, 64), scenes=(2, 1))
+        >>> setup = Setup(image_size=(64, 64), scenes=(2, 1))
         >>> known, train, val = make_data(setup, Recipe())
         >>> len(train), len(val), "depth" in known
         (2, 1, True)

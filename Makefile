@@ -5,12 +5,15 @@ WORKERS ?= 2
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help test test-rest test-all lint mutation demo demo-backbone docs docs-check clean
+.PHONY: help test test-rest test-all lint mutation demo demo-backbone docs docs-check test-oldest test-newest test-install clean
 
 help:
 	@echo "make test   lint, type check, tests: all but what test-rest has"
 	@echo "make test-rest  the laws on every other pair of method and backbone"
 	@echo "make test-all   both"
+	@echo "make test-oldest  the core's tests on the lower bounds of pyproject.toml"
+	@echo "make test-newest  the core's tests on Python 3.13 and the newest packages"
+	@echo "make test-install  build, check and try the wheel in an empty environment"
 	@echo "make lint   lint and type check only"
 	@echo "make mutation  run a sample of mutants (about two hours; docs/testing.md)"
 	@echo "make demo   train three methods on made scenes and compare them"
@@ -49,6 +52,33 @@ mutation: $(READY)
 	@PYTHONPATH=tests $(BIN)/python -m mutation --rooms core --sample 400 --seed 0
 	@PYTHONPATH=tests $(BIN)/python -m mutation --rooms training,data,tasks --sample 320 --seed 0
 
+# What needs few packages: layers, methods, heads, tasks, saving, injection, and each law on a choice.
+CORE := tests/nn tests/methods tests/heads tests/tasks tests/keeping tests/test_inject.py \
+	tests/test_laws.py -k "not start_is_the_identity or vmt_lite"
+OLDEST_PYTHON ?= $(shell command -v python3.10 || command -v $(PYTHON))
+NEWEST_PYTHON ?= $(shell command -v python3.13 || command -v $(PYTHON))
+
+test-oldest:
+	@echo "== making .venv-oldest with $$($(OLDEST_PYTHON) --version)"
+	@$(OLDEST_PYTHON) -m venv --clear .venv-oldest
+	@.venv-oldest/bin/python tests/installing/bounds.py > .venv-oldest/bounds.txt
+	@.venv-oldest/bin/python -m pip install --quiet -r .venv-oldest/bounds.txt -e '.[train]'
+	@OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -q $(CORE)
+
+test-newest:
+	@echo "== making .venv-newest with $$($(NEWEST_PYTHON) --version)"
+	@$(NEWEST_PYTHON) -m venv --clear .venv-newest
+	@.venv-newest/bin/python -m pip install --quiet -e '.[train]' pytest hypothesis scikit-image
+	@OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest -q $(CORE)
+
+# Fresh environments outside the checkout; the wheel's alone has no extras.
+test-install:
+	@rm -rf dist .venv-build && $(PYTHON) -m venv .venv-build
+	@.venv-build/bin/python -m pip install --quiet build twine
+	@.venv-build/bin/python -m build --outdir dist .
+	@.venv-build/bin/python -m twine check --strict dist/*
+	@$(PYTHON) tests/installing/try_wheel.py dist README.md
+
 demo: $(READY)
 	@$(BIN)/python examples/train.py --method decoders_only,shared_adapter,vmt_lite --data made \
 		--image-size 128 160 --steps 400 --lr 5e-3 --eval-every 400 --pictures 3 \
@@ -71,4 +101,4 @@ docs: $(READY)
 	@echo "== site/index.html is ready"
 
 clean:
-	rm -rf .venv site dist runs mutants .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-oldest .venv-newest .venv-build site dist runs mutants .mypy_cache .pytest_cache .ruff_cache .hypothesis

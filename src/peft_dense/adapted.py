@@ -53,6 +53,17 @@ class AdaptedBackbone(nn.Module):
 
     Shape:
         ``(B, C, H, W) ->`` per task a list of ``(B, C_i, H / r_i, W / r_i)``, finest first
+
+    Raises:
+        UnsupportedModelError: The method can't be put on the backbone.
+
+    Example:
+        >>> import timm
+        >>> from peft_dense import inject
+        >>> backbone = timm.create_model("pvt_v2_b0")
+        >>> encoder = inject(backbone, "vmt_lite", tasks=["semseg", "normals"])
+        >>> [tuple(stage.shape) for stage in encoder(torch.randn(1, 3, 64, 64))["normals"]]
+        [(1, 32, 16, 16), (1, 64, 8, 8), (1, 160, 4, 4), (1, 256, 2, 2)]
     """
 
     tasks: tuple[str, ...]
@@ -114,7 +125,9 @@ class AdaptedBackbone(nn.Module):
         for name, tasks_of_path in self.routes.items():
             asked = [task for task in tasks_of_path if task in wanted]
             if asked:
-                features |= self._pass(self.paths[name], x, asked)
+                features.update(
+                    self._pass(self.paths[name], x, asked)
+                )  # |= is beyond torch 2.6's compile
         return {task: features[task] for task in wanted}
 
     def _pass(self, path: nn.Module, x: Tensor, tasks: Sequence[str]) -> dict[str, list[Tensor]]:

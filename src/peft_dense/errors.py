@@ -141,7 +141,18 @@ class LabelSizeError(DataError):
 
 
 def warn(message: str) -> None:
-    """Warn, in the name of the line outside this library that led here."""
+    """Warn, in the name of the line outside this library that led here.
+
+    Args:
+        message: What is odd, and what to do.
+
+    Example:
+        >>> with warnings.catch_warnings(record=True) as caught:
+        ...     warnings.simplefilter("always")
+        ...     warn("the backbone is flat.")
+        >>> str(caught[0].message)
+        'the backbone is flat.'
+    """
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         frame, level = frame.f_back, level + 1

@@ -28,6 +28,12 @@ def freeze(model: nn.Module) -> nn.Module:
     The original's own Parameters, and so its ``requires_grad`` flags, stay as they are; whatever
     a forward writes into a buffer doesn't reach it.
 
+    Args:
+        model: Any module.
+
+    Raises:
+        UnsupportedModelError: It holds what can't be copied.
+
     Example:
         >>> net = nn.Linear(2, 3)
         >>> frozen = freeze(net)
@@ -63,6 +69,13 @@ def template(model: nn.Module, updating: Iterable[str] = ()) -> nn.Module:
     Args:
         model: A frozen clone.
         updating: Names of the modules whose buffers a forward in train mode would write.
+
+    Raises:
+        UnsupportedModelError: It holds what can't be copied.
+
+    Example:
+        >>> template(freeze(nn.Linear(2, 3))).weight.device.type
+        'meta'
     """
     pattern = meta(model)
     mark_origins(pattern, updating)
@@ -78,6 +91,15 @@ def share(pattern: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
     Args:
         pattern: What :func:`template` made.
         tensors: The frozen tensors by their name in the pattern.
+
+    Shape:
+        Each tensor has the shape of the one it replaces.
+
+    Example:
+        >>> net = freeze(nn.Linear(2, 3))
+        >>> path = share(template(net), dict(net.named_parameters()))
+        >>> path.weight is net.weight
+        True
     """
     named = {**dict(pattern.named_parameters()), **dict(pattern.named_buffers())}
     memo: dict[int, Any] = {id(old): tensors[name] for name, old in named.items()}
@@ -98,6 +120,12 @@ def own(path: nn.Module, names: Iterable[str]) -> list[nn.Parameter]:
 
     Returns:
         The new parameters, each once.
+
+    Example:
+        >>> net = freeze(nn.Linear(2, 3))
+        >>> path = share(template(net), dict(net.named_parameters()))
+        >>> [copy.requires_grad for copy in own(path, ["bias"])], path.weight is net.weight
+        ([True], True)
     """
     wanted, copies = set(names), {}
     for module in path.modules():

@@ -36,7 +36,25 @@ _TREE = "adapters"
 def add_beside(path: nn.Module, site: Site, branch: nn.Module, *, grid: bool = False) -> None:
     """Add ``branch(input)`` to the output of the site: the parallel placement.
 
-    With ``grid`` the branch is called as ``branch(input, (height, width))`` of the site's map.
+    Args:
+        path: The path, or any module.
+        site: The place, as :meth:`BackboneInfo.find` gives it.
+        branch: What goes there; it works on the last axis.
+        grid: Whether it is called as ``branch(input, (height, width))``, with the size of the
+            site's map.
+
+    Raises:
+        UnsupportedModelError: There is a branch at that place already, or a name is taken.
+
+    Example:
+        >>> import torch
+        >>> import timm
+        >>> from peft_dense.backbones import examine
+        >>> info = examine(net := timm.create_model("pvt_v2_b0"))
+        >>> site = info.find("mlp")[0]
+        >>> add_beside(net, site, nn.Linear(site.width, site.width))
+        >>> branch_at(net, site).in_features
+        32
     """
     _put(path, site, branch, "beside", grid)
 
@@ -44,43 +62,147 @@ def add_beside(path: nn.Module, site: Site, branch: nn.Module, *, grid: bool = F
 def add_after(path: nn.Module, site: Site, branch: nn.Module, *, grid: bool = False) -> None:
     """Add ``branch(output)`` to the output of the site: the serial placement.
 
-    With ``grid`` the branch is called as ``branch(output, (height, width))`` of the site's map.
+    Args:
+        path: The path, or any module.
+        site: The place, as :meth:`BackboneInfo.find` gives it.
+        branch: What goes there; it works on the last axis.
+        grid: Whether it is called as ``branch(output, (height, width))``, with the size of the
+            site's map.
+
+    Raises:
+        UnsupportedModelError: There is a branch at that place already, or a name is taken.
+
+    Example:
+        >>> import timm
+        >>> from peft_dense.backbones import examine
+        >>> info = examine(net := timm.create_model("pvt_v2_b0"))
+        >>> site = info.find("mlp")[0]
+        >>> add_after(net, site, nn.Linear(site.width, site.width))
+        >>> branch_at(net, site).in_features
+        32
     """
     _put(path, site, branch, "after", grid)
 
 
 def transform_output(path: nn.Module, name: str, layer: nn.Module, channel_axis: int = -1) -> None:
-    """Put ``layer(output)`` in the place of the output of the module ``name``."""
+    """Put ``layer(output)`` in the place of the output of the module ``name``.
+
+    Args:
+        path: The path, or any module.
+        name: The module's name.
+        layer: Is given the output, its channels last.
+        channel_axis: Where the output has its channels: -1, or 1 for maps (B, C, H, W).
+
+    Raises:
+        UnsupportedModelError: There is a branch at that place already, or a name is taken.
+
+    Example:
+        >>> import torch
+        >>> net = nn.Sequential(nn.Linear(2, 2))
+        >>> transform_output(net, "0", nn.Linear(2, 5))
+        >>> net(torch.zeros(1, 2)).shape
+        torch.Size([1, 5])
+    """
     hook = _Branch(layer, "around", channel_axis)
     _register(path, name, hook)
 
 
 def branch_name(site: Site | str) -> str:
-    """Name of the branch at a site, as a module of the path: where a tap can be put."""
+    """Name of the branch at a site, as a module of the path: where a tap can be put.
+
+    Args:
+        site: The place, or the name of its module.
+
+    Example:
+        >>> branch_name("blocks.0.mlp")
+        'adapters.blocks.0.mlp.branch'
+    """
     name = site if isinstance(site, str) else site.name
     return f"{_TREE}.{name}.branch"
 
 
 def branch_at(path: nn.Module, site: Site | str) -> nn.Module:
-    """Return the branch that was put at the site (or on the module of that name)."""
+    """Return the branch that was put at the site (or on the module of that name).
+
+    Args:
+        path: The path, or any module.
+        site: The place, or the name of its module.
+
+    Raises:
+        AttributeError: There is no branch.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(2, 2))
+        >>> transform_output(net, "0", nn.Identity())
+        >>> branch_at(net, "0")
+        Identity()
+    """
     return path.get_submodule(branch_name(site))
 
 
 def replace_branch(path: nn.Module, site: Site | str, branch: nn.Module) -> None:
-    """Put ``branch`` in the place of the one that is there."""
+    """Put ``branch`` in the place of the one that is there.
+
+    Args:
+        path: The path, or any module.
+        site: The place, or the name of its module.
+        branch: The new one.
+
+    Raises:
+        AttributeError: There is no branch.
+        UnsupportedModelError: The hook that calls the branch was taken away.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(2, 2))
+        >>> transform_output(net, "0", nn.Identity())
+        >>> replace_branch(net, "0", nn.Tanh())
+        >>> branch_at(net, "0")
+        Tanh()
+    """
     _hook_at(path, site)[1].branch = branch
     path.set_submodule(branch_name(site), branch)
 
 
 def comes_first(path: nn.Module, site: Site | str) -> bool:
-    """Whether the branch reads what its module gave, before another hook changes it."""
+    """Whether the branch reads what its module gave, before another hook changes it.
+
+    Args:
+        path: The path, or any module.
+        site: The place, or the name of its module.
+
+    Raises:
+        AttributeError: There is no branch.
+        UnsupportedModelError: The hook that calls the branch was taken away.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(2, 2))
+        >>> transform_output(net, "0", nn.Identity())
+        >>> comes_first(net, "0")
+        True
+    """
     key, _ = _hook_at(path, site)
     module = path.get_submodule(site if isinstance(site, str) else site.name)
     return bool(next(iter(module._forward_hooks)) == key)
 
 
 def take_off(path: nn.Module, site: Site | str) -> None:
-    """Take the branch away again, and only that: other hooks of the module stay."""
+    """Take the branch away again, and only that: other hooks of the module stay.
+
+    Args:
+        path: The path, or any module.
+        site: The place, or the name of its module.
+
+    Raises:
+        AttributeError: There is no branch.
+        UnsupportedModelError: The hook that calls the branch was taken away.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(2, 2))
+        >>> transform_output(net, "0", nn.Identity())
+        >>> take_off(net, "0")
+        >>> len(net[0]._forward_hooks)
+        0
+    """
     key, _ = _hook_at(path, site)
     name = site if isinstance(site, str) else site.name
     del path.get_submodule(name)._forward_hooks[key]
@@ -88,7 +210,19 @@ def take_off(path: nn.Module, site: Site | str) -> None:
 
 
 def replace(path: nn.Module, name: str, module: nn.Module) -> None:
-    """Put ``module`` where the submodule ``name`` was."""
+    """Put ``module`` where the submodule ``name`` was.
+
+    Args:
+        path: The path, or any module.
+        name: The submodule's name.
+        module: The new one.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(2, 2))
+        >>> replace(net, "0", nn.Tanh())
+        >>> net[0]
+        Tanh()
+    """
     path.set_submodule(name, module)
 
 

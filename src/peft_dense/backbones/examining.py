@@ -19,9 +19,18 @@ def examine(model: nn.Module, family: Family | None = None) -> BackboneInfo:
 
     A flat backbone (one scale, as a plain ViT) is accepted with a warning.
 
+    Args:
+        model: Any backbone; it isn't touched.
+        family: What the probe can't see of it; by default what is registered for its class.
+
     Raises:
         UnsupportedModelError: It isn't a module, is wrapped (by inject, DDP, FSDP or compile), or
             its stage outputs can't be reached.
+
+    Example:
+        >>> import timm
+        >>> examine(timm.create_model("pvt_v2_b0")).channels
+        (32, 64, 160, 256)
     """
     _check_unwrapped(model)
     info = probe(model, family_of(model) if family is None else family)

@@ -20,17 +20,37 @@ __all__ = ["BackboneInfo", "LinearSite", "MapScope", "Operation", "Site"]
 class BackboneInfo:
     """What the probe found: stages, sites and the parameters the stage outputs depend on.
 
-    ``channels`` and ``reductions`` are the stages' widths and strides, finest first, and ``grids``
-    their sizes at the probed image size; ``multiple``
-    is what an image's sides must be divisible by, or None where only ``probed_size`` works;
-    ``parameters`` maps the names of the used parameters to their shapes; ``norms`` names those of
-    normalisation layers among them; ``stem`` is the first convolution and its width; ``unused``
-    names the modules that never ran.
+    Attributes:
+        model: Name of the model's class.
+        family: What was known of it beforehand.
+        indices: Which of the model's outputs are the stages.
+        channels: Widths of the stages, finest first.
+        reductions: Strides of the stages, finest first.
+        grids: Their sizes at the probed image size.
+        sites: Where adapters can go.
+        parameters: Shapes of the used parameters, by name.
+        norms: Names of those of normalisation layers among them.
+        stem: The first convolution's name and width.
+        unused: Names of the modules that never ran.
+        multiple: What an image's sides must be divisible by; None where only ``probed_size`` works.
+        probed_size: Height and width of the image that it was probed with.
+        tap: How the stage outputs are reached.
+        operations: The modules with a weight whose output can be scaled and shifted.
+        in_channels: How many channels images have.
+        updating: Names of the modules whose buffers a forward in train mode writes (batch norms,
+            spectral norms).
+        holds: Attribute names of what ran, for an error's help.
 
-    ``tap`` says how the stage outputs are reached; ``operations`` are the modules with a weight
-    whose output can be scaled and shifted; ``in_channels`` is how many channels images have;
-    ``updating`` names the modules whose buffers a forward in train mode writes (batch norms,
-    spectral norms); ``holds`` lists attribute names of what ran, for an error's help.
+    Shape:
+        images ``(B, in_channels, H, W)``; stage i
+        ``(B, channels[i], H / reductions[i], W / reductions[i])``
+
+    Example:
+        >>> import timm
+        >>> from peft_dense.backbones import examine
+        >>> info = examine(timm.create_model("pvt_v2_b0"))
+        >>> info.channels, info.reductions, info.multiple
+        ((32, 64, 160, 256), (4, 8, 16, 32), 32)
     """
 
     model: str

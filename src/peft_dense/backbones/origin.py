@@ -59,6 +59,21 @@ def fold(module: nn.Module, leaf: str, value: Tensor) -> None:
     """Make ``value`` the frozen parameter ``leaf`` of ``module``, no longer the backbone's.
 
     For methods that merge what they added into the weights of a copy.
+
+    Args:
+        module: What holds the parameter.
+        leaf: Its name there.
+        value: What it becomes.
+
+    Shape:
+        Any; ``value`` has the shape that the module needs.
+
+    Example:
+        >>> import torch
+        >>> linear = nn.Linear(2, 2)
+        >>> fold(linear, "weight", torch.eye(2))
+        >>> linear.weight.requires_grad, linear(torch.ones(1, 2)).shape
+        (False, torch.Size([1, 2]))
     """
     setattr(module, leaf, nn.Parameter(value.detach(), requires_grad=False))
     origins_of(module).pop(leaf, None)

@@ -41,6 +41,18 @@ class WholeImage:
     """Tell sites that read their size off the whole image what it is, while a pass runs.
 
     A pass may reach the stages by another method than the path's ``forward``, which no hook sees.
+
+    Args:
+        path: The path that runs.
+        image: What it is given.
+
+    Shape:
+        ``image``: ``(B, C, H, W)``
+
+    Example:
+        >>> import torch
+        >>> with WholeImage(path := nn.Conv2d(3, 8, 4, 4), image := torch.zeros(1, 3, 16, 16)):
+        ...     features = path(image)
     """
 
     def __init__(self, path: nn.Module, image: Tensor) -> None:

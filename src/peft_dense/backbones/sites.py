@@ -43,6 +43,11 @@ def probe(model: nn.Module, family: Family) -> BackboneInfo:
 
     Raises:
         UnsupportedModelError: The model doesn't run, or its stage outputs can't be reached.
+
+    Example:
+        >>> import timm
+        >>> probe(timm.create_model("pvt_v2_b0"), Family()).reductions
+        (4, 8, 16, 32)
     """
     # The caller's no_grad, inference_mode and random numbers are the caller's.
     with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=[]):

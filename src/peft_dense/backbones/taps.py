@@ -21,6 +21,7 @@ def listed(output: Any) -> list[Any]:
     """List what a forward gave: a list's entries, a dict's values, or a dataclass's fields.
 
     Example:
+        >>> import torch
         >>> listed({"fine": 1, "coarse": 2}), listed((1, 2))
         ([1, 2], [1, 2])
     """
@@ -37,9 +38,19 @@ def listed(output: Any) -> list[Any]:
 class Form:
     """How one stage output is laid out.
 
-    ``channel_axis`` is 1 or -1. ``stride`` is None for a map; for tokens (B, N, C) their map is
-    ``ceil(H / stride) x ceil(W / stride)`` of an (H, W) image, and any class and register tokens
-    come before.
+    Args:
+        channel_axis: Where the channels are: 1 or -1.
+        stride: None for a map; for tokens (B, N, C) their map is ``ceil(H / stride) x ceil(W /
+            stride)`` of an (H, W) image, and any class and register tokens come before.
+
+    Shape:
+        ``(B, C, H, W)``, ``(B, H, W, C)``, ``(B, N, C)`` or ``(B, C, N)`` ``-> (B, C, H, W)``
+
+    Example:
+        >>> import torch
+        >>> tokens = torch.zeros(1, 1 + 6, 32)
+        >>> Form(channel_axis=-1, stride=16).to_map(tokens, torch.zeros(1, 3, 32, 48)).shape
+        torch.Size([1, 32, 2, 3])
     """
 
     channel_axis: int
@@ -66,6 +77,18 @@ class StageTap:
             does itself.
         indices: Which of the outputs are stages.
         forms: How each of those is laid out; maps (B, C, H, W) where empty.
+
+    Shape:
+        ``(B, C, H, W) ->`` a list of ``(B, C_i, H_i, W_i)``, finest first
+
+    Example:
+        >>> import torch
+        >>> net = nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.Conv2d(8, 16, 2, 2))
+        >>> tap = StageTap(source="features", forms=(Form(channel_axis=1),) * 2)
+        >>> def features(model, x):
+        ...     return [x := stage(x) for stage in model]
+        >>> [tuple(stage.shape) for stage in tap(net, torch.zeros(1, 3, 16, 16), features)]
+        [(1, 8, 4, 4), (1, 16, 2, 2)]
     """
 
     source: str

@@ -25,6 +25,17 @@ class Conflict:
         tasks: Names of the tasks.
         layers: Names of the layers.
         dots: Dot products ``g_i . g_j``, ``(L, T, T)``, float64.
+
+    Shape:
+        ``dots``: ``(L, T, T)``; :meth:`cosine`, :meth:`angle` and :meth:`effect`: ``(T, T)``
+
+    Raises:
+        UnknownNameError: A method was asked for a layer that there isn't.
+
+    Example:
+        >>> dots = torch.tensor([[[1.0, -1.0], [-1.0, 2.0]]])
+        >>> print(Conflict(tasks=("semseg", "depth"), layers=("block",), dots=dots))
+        semseg depth  135.0 degrees
     """
 
     tasks: tuple[str, ...]
@@ -100,6 +111,9 @@ def conflict(
         accumulate: Also add the gradients of the summed losses to ``.grad`` of all that they
             reach, as ``sum(losses.values()).backward()`` would, and free the graph: no other
             backward is needed. Without it no ``.grad`` is touched.
+
+    Shape:
+        losses ``()``; parameters of any shape
 
     Raises:
         HyperparameterError: Fewer than two losses, or parameters that are empty, named twice, or

@@ -54,6 +54,9 @@ def shared_layers(model: DenseModel | AdaptedBackbone) -> dict[str, list[nn.Para
     task it is the hypernetwork. A layer is a whole adapter, a part of a hypernetwork, or the
     module of the backbone that owns the parameter.
 
+    Args:
+        model: An adapted backbone, or one with heads.
+
     Raises:
         UnsupportedModelError: The tasks share nothing that trains.
 

@@ -36,6 +36,9 @@ class ConflictRecorder:
         name: Heads the picture.
         reports: One :class:`Conflict` a step.
 
+    Shape:
+        losses ``()``; :meth:`angles` gives ``(steps, pairs)``
+
     Raises:
         HyperparameterError: As for :func:`conflict`.
         UnsupportedModelError: As for :func:`conflict`.

@@ -19,6 +19,9 @@ __all__ = ["blank_item", "collate", "on_device"]
 def collate(items: Sequence[Item]) -> Item:
     """Stack items into a batch; ``meta`` becomes a list, of empty dicts where items have none.
 
+    Args:
+        items: One or more, with the same labels.
+
     Shape:
         ``B`` times ``(..., H, W) -> (B, ..., H, W)`` for every entry
 

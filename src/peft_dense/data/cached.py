@@ -34,6 +34,9 @@ class Cached(Dataset[Item]):
             set, or ``source`` given.
         source: The data set, where ``items`` only runs through it.
 
+    Shape:
+        ``image``: ``(C, H, W)``; labels: ``(H, W)``, and ``(C, H, W)`` of normals and depth
+
     Raises:
         DataError: If the budget is used up and there is no data set to read the rest from.
 

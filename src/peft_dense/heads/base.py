@@ -27,6 +27,21 @@ class Head(nn.Module, ABC):
     Raises:
         HyperparameterError: If there is no stage, or a number of channels isn't positive.
         ShapeError: If the features given to ``forward`` aren't those stages, finest first.
+
+    Example:
+        >>> class Linear(Head):
+        ...     name = "linear"
+        ...
+        ...     def __init__(self, channels, out_channels):
+        ...         super().__init__(channels, out_channels)
+        ...         self.last = nn.Conv2d(channels[0], out_channels, 1)
+        ...
+        ...     def forward(self, features):
+        ...         self.check(features)
+        ...         return self.last(features[0])
+        >>> import torch
+        >>> Linear((8, 16), 5)([torch.zeros(1, 8, 4, 4), torch.zeros(1, 16, 2, 2)]).shape
+        torch.Size([1, 5, 4, 4])
     """
 
     name: ClassVar[str]
@@ -71,8 +86,15 @@ _HEADS: dict[str, type[Head]] = {}
 def register(cls: type[AnyHead]) -> type[AnyHead]:
     """Make a head class known by its ``name``.
 
+    Args:
+        cls: The class, with a ``name``.
+
     Raises:
         HyperparameterError: If another class has that name.
+
+    Example:
+        >>> register(head("segformer")).name
+        'segformer'
     """
     known = _HEADS.setdefault(cls.name, cls)
     if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
@@ -86,6 +108,9 @@ def register(cls: type[AnyHead]) -> type[AnyHead]:
 
 def head(name: str) -> type[Head]:
     """Give a head's class by name; call it with ``(channels, out_channels)``.
+
+    Args:
+        name: A registered name.
 
     Raises:
         UnknownNameError: If there is no such head.

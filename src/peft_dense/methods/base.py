@@ -56,7 +56,30 @@ M = TypeVar("M", bound="type[Method]")
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """Base of every method; a subclass adds hyper-parameters as keyword-only fields."""
+    """Base of every method; a subclass adds hyper-parameters as keyword-only fields.
+
+    Shape:
+        Stage features are ``(B, C_i, H_i, W_i)``, finest first.
+
+    Raises:
+        HyperparameterError: A number is of another kind than its field, or isn't finite.
+
+    Example:
+        >>> @dataclass(frozen=True, kw_only=True)
+        ... class TrainNorms(Method):
+        ...     name, paper, one_path = "train_norms", "none", True
+        ...
+        ...     def adapt(self, path, info, tasks, shared):
+        ...         own(path, info.norms)
+        ...
+        ...     def count(self, info, tasks):
+        ...         return info.numel(info.norms)
+        >>> import timm
+        >>> from peft_dense import inject
+        >>> from peft_dense.backbones import own
+        >>> inject(timm.create_model("pvt_v2_b0"), TrainNorms(), tasks=["semseg"]).tasks
+        ('semseg',)
+    """
 
     name: ClassVar[str]
     """Registered name."""
@@ -160,7 +183,15 @@ class Method:
 
 
 def register(cls: M) -> M:
-    """Make a method known under its ``name``."""
+    """Make a method known under its ``name``.
+
+    Args:
+        cls: The class, with ``name``, ``paper`` and ``one_path``.
+
+    Example:
+        >>> register(type(method("vmt_lite"))).name
+        'vmt_lite'
+    """
     _REGISTRY[cls.name] = cls
     return cls
 
@@ -178,8 +209,13 @@ def methods() -> list[str]:
 def method(name: str | Method, **hyperparameters: Any) -> Method:
     """Make a method from its name, or change hyper-parameters of a given one.
 
+    Args:
+        name: A registered name, or a method.
+        hyperparameters: Those that are to be others.
+
     Raises:
         UnknownNameError: No such method, or no such hyper-parameter; the nearest are offered.
+        HyperparameterError: A value can't be.
 
     Example:
         >>> method("vmt_lite", ratio=8).ratio

@@ -22,6 +22,7 @@ class DoRALinear(LowRankLinear):
         base: The linear, or a 1 x 1 convolution; kept by reference.
         rank: Width of the update; ``rank (in + out) + out`` parameters.
         alpha: Weight of the update, divided by ``rank``.
+        norm: LayerNorm on the update's input, as for `LowRankLinear`.
 
     Shape:
         Those of ``base``.

@@ -31,6 +31,13 @@ class GeneratedBottleneck(nn.Module):
 
     Raises:
         UnknownNameError: If the activation is another.
+
+    Example:
+        >>> class Source(nn.Module):
+        ...     def forward(self, task):
+        ...         return {"down": torch.zeros(6, 2), "up": torch.zeros(2, 6)}
+        >>> GeneratedBottleneck(Source(), "semseg")(torch.randn(4, 6)).abs().sum()
+        tensor(0.)
     """
 
     def __init__(

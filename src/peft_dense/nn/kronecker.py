@@ -17,7 +17,14 @@ __all__ = ["KroneckerLinear", "KroneckerRule", "kronecker_apply", "kronecker_sum
 
 
 def kronecker_sum(a: Tensor, b: Tensor) -> Tensor:
-    """Sum Kronecker products: ``(n, p, r), (n, q, s) -> (p q, r s)``, ``sum_i kron(a_i, b_i)``.
+    """Sum Kronecker products: ``sum_i kron(a_i, b_i)``.
+
+    Args:
+        a: The left factors.
+        b: The right factors, as many.
+
+    Shape:
+        ``(n, p, r), (n, q, s) -> (p q, r s)``
 
     Example:
         >>> a, b = torch.randn(2, 3, 4), torch.randn(2, 5, 6)
@@ -34,6 +41,11 @@ def kronecker_apply(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
     Equals ``x @ kronecker_sum(a, b)``: the last axis is a ``p x q`` matrix X, and
     ``sum_i a_i^T X b_i`` is its image.
 
+    Args:
+        x: What is mapped.
+        a: The left factors.
+        b: The right factors, as many.
+
     Shape:
         ``(..., p q), (n, p, r), (n, q, s) -> (..., r s)``
 
@@ -49,11 +61,21 @@ def kronecker_apply(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
 class KroneckerRule(nn.Module):
     """Hold the slow matrices A_1 .. A_n, each n x n, that Kronecker layers may share.
 
-    They start uniform with variance 1 / n; see :class:`KroneckerLinear`.
+    They start uniform with variance 1 / n; see :class:`KroneckerLinear`. The shared
+    weights of Compacter (Mahabadi et al. 2021, section 3).
 
     Args:
         n: Number and size of the matrices; ``n^3`` parameters.
         std: Start normal with this standard deviation instead: 0.01 in Compacter's official code.
+
+    Raises:
+        HyperparameterError: If ``n`` isn't a positive whole number.
+
+    Example:
+        >>> rule = KroneckerRule(4)
+        >>> one, other = (KroneckerLinear(8, width, 4, rule=rule) for width in (8, 12))
+        >>> sum(p.numel() for layer in (one, other) for p in layer.parameters())  # none of the rule
+        60
     """
 
     def __init__(self, n: int, *, std: float | None = None) -> None:

@@ -23,8 +23,20 @@ def normalise(model: DenseModel, images: Tensor) -> Tensor:
     Mean and deviation are those of timm's ``pretrained_cfg``, where the backbone has it, else
     ImageNet's; where images have another number of channels than these, their average.
 
+    Args:
+        model: Whose backbone says how.
+        images: In 0..1.
+
     Shape:
         ``(B, C, H, W) -> (B, C, H, W)``
+
+    Example:
+        >>> import timm
+        >>> from peft_dense import DenseModel, inject
+        >>> encoder = inject(timm.create_model("pvt_v2_b0"), "vmt_lite", tasks=["semseg"])
+        >>> model = DenseModel(encoder, {"semseg": 21})
+        >>> normalise(model, torch.full((1, 3, 1, 1), 0.485))[0, 0].abs().item() < 1e-6
+        True
     """
     about = getattr(model.encoder.eject(), "pretrained_cfg", None) or {}
     images = images.to(next(model.parameters()).device, non_blocking=True)
@@ -48,6 +60,9 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     """Hold a model in evaluation mode; afterwards each of its modules is in the mode it was in.
 
     ``model.train(was_training)`` wouldn't do: it puts modules in train mode that weren't.
+
+    Args:
+        model: Any module.
 
     Example:
         >>> model = nn.Sequential(nn.Dropout(), nn.Dropout().eval())
@@ -85,6 +100,17 @@ def raw_maps(
 
     Shape:
         ``(B, C, H, W) ->`` per task ``(B, out, H, W)`` float32
+
+    Raises:
+        ShapeError: Images have other channels than the backbone takes, or no batch axis.
+
+    Example:
+        >>> import timm
+        >>> from peft_dense import DenseModel, inject
+        >>> encoder = inject(timm.create_model("pvt_v2_b0"), "vmt_lite", tasks=["semseg"])
+        >>> model = DenseModel(encoder, {"semseg": 21})
+        >>> raw_maps(model, torch.rand(1, 3, 64, 64))["semseg"].shape
+        torch.Size([1, 21, 64, 64])
     """
     images = normalise(model, images)
     with undisturbed(model), torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):

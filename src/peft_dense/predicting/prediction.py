@@ -28,6 +28,23 @@ class Prediction:
             ``(3, H, W)``, these float32.
         tasks: The tasks by name.
         seconds: How long the pass took, its share of a batch's.
+
+    Shape:
+        image ``(C, H, W)``; labels ``(H, W)``, of normals ``(3, H, W)``
+
+    Example:
+        >>> import torch
+        >>> from peft_dense.tasks import task
+        >>> found = Prediction(
+        ...     name="a",
+        ...     place="a.png",
+        ...     image=torch.zeros(3, 4, 6, dtype=torch.uint8),
+        ...     labels={"semseg": torch.zeros(4, 6, dtype=torch.uint8)},
+        ...     tasks={"semseg": task("semseg", channels=21)},
+        ...     seconds=0.1,
+        ... )
+        >>> found.size, found.map("semseg").size
+        ((4, 6), (6, 4))
     """
 
     name: str

@@ -19,6 +19,14 @@ def to_size(size: Sequence[int]) -> Compose:
 
     Args:
         size: Height and width.
+
+    Raises:
+        HyperparameterError: ``size`` isn't two positive whole numbers.
+
+    Example:
+        >>> import torch
+        >>> to_size((8, 12))({"image": torch.rand(3, 4, 4)})["image"].dtype
+        torch.uint8
     """
     return Compose(Resize(size), Pack())
 
@@ -32,6 +40,16 @@ def prepare(picture: Picture, size: Sequence[int]) -> Tensor:
 
     Shape:
         ``(C, H, W) -> (C, *size)`` uint8
+
+    Raises:
+        HyperparameterError: ``size`` isn't two positive whole numbers.
+
+    Example:
+        >>> import torch
+        >>> from peft_dense.data.images import Picture
+        >>> picture = Picture(torch.zeros(3, 4, 6, dtype=torch.uint8), (4, 6))
+        >>> prepare(picture, (8, 12)).shape
+        torch.Size([3, 8, 12])
     """
     shown: Tensor = to_size(size)({"image": picture.floats()})["image"]
     return shown

@@ -37,8 +37,19 @@ class Task(ABC):
         higher_is_better: Whether that metric grows as predictions get better.
         fixed_channels: The only number of channels that makes sense, if there is one.
 
+    Shape:
+        predictions ``(B, channels, H, W)``; labels ``(B, H, W)``, of normals and depth
+        ``(B, C, H, W)``
+
     Raises:
         HyperparameterError: If ``channels`` isn't possible for the task, or it has no name.
+
+    Example:
+        >>> import torch
+        >>> from peft_dense.tasks import task
+        >>> semseg = task("semseg", channels=2)
+        >>> semseg.loss(torch.zeros(1, 2, 4, 4), torch.zeros(1, 4, 4, dtype=torch.int64))
+        tensor(0.6931)
     """
 
     kind: ClassVar[str] = "segmentation"

@@ -46,6 +46,12 @@ class Meter(ABC):
     Args:
         task: The task that checks predictions and labels.
 
+    Shape:
+        predictions ``(B, channels, H, W)``; labels ``(B, ..., H, W)``
+
+    Raises:
+        ShapeError: :meth:`update` is given what doesn't fit the task.
+
     Example:
         >>> from peft_dense.tasks import task
         >>> semseg = task("semseg", channels=2)

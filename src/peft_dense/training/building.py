@@ -62,7 +62,22 @@ _DEMO_ARGUMENTS = {
 
 
 def make_data(setup: Setup, recipe: Recipe) -> tuple[dict[str, Task], Any, Any]:
-    """Give the tasks, and what to train and to validate on."""
+    """Give the tasks, and what to train and to validate on.
+
+    Args:
+        setup: Which data, tasks and size.
+        recipe: Its seed counts for made scenes.
+
+    Raises:
+        UnknownNameError: ``protocol`` is set for data that has one only.
+        DataError: There is no such data, or it lacks a task.
+
+    Example:
+        >>> setup = Setup(image_size=(64, 64), scenes=(2, 1))
+        >>> known, train, val = make_data(setup, Recipe())
+        >>> len(train), len(val), "depth" in known
+        (2, 1, True)
+    """
     names, kinds = data.parse_tasks(setup.tasks) if setup.tasks else (None, {})
     transforms = {
         "train": data.augmentation(
@@ -108,12 +123,19 @@ def make_data(setup: Setup, recipe: Recipe) -> tuple[dict[str, Task], Any, Any]:
 def make_backbone(setup: Setup) -> nn.Module:
     """Build the backbone to be trained on, with its weights and its window.
 
+    Args:
+        setup: Which backbone, weights and size.
+
     Raises:
         CheckpointError: The weights are another backbone's, can't be read or can't be downloaded.
         DataError: There is no such data.
         HyperparameterError: It would stay at random weights on somebody's own data, and nobody
             said so.
         UnsupportedModelError: It can't be built so, or has no such weights or window.
+
+    Example:
+        >>> type(make_backbone(Setup(backbone="pvt_v2_b0", pretrained=False))).__name__
+        'PyramidVisionTransformerV2'
     """
     check_setup(setup)
     return build_backbone(setup)
@@ -238,7 +260,28 @@ def make_model(
     known: Mapping[str, Task],
     seed: int,
 ) -> DenseModel:
-    """Adapt the backbone by a method and add heads; what starts at random starts from the seed."""
+    """Adapt the backbone by a method and add heads; what starts at random starts from the seed.
+
+    Args:
+        setup: Which head, and its width.
+        net: The backbone.
+        method: The method's name.
+        hyper: Its hyper-parameters.
+        known: The tasks by name.
+        seed: Of what starts at random.
+
+    Raises:
+        HyperparameterError: A hyper-parameter doesn't fit the backbone.
+        UnknownNameError: No such method, hyper-parameter or head.
+        UnsupportedModelError: The method can't be put on the backbone.
+
+    Example:
+        >>> from peft_dense.tasks import task
+        >>> setup = Setup(backbone="pvt_v2_b0", pretrained=False)
+        >>> net = make_backbone(setup)
+        >>> make_model(setup, net, "lora", {"rank": 2}, {"depth": task("depth")}, seed=0).tasks
+        ('depth',)
+    """
     torch.manual_seed(seed)
     encoder = inject(net, method, tasks=tuple(known), **hyper)
     channels = {name: each.channels for name, each in known.items()}

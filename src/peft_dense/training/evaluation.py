@@ -56,6 +56,17 @@ def evaluate(
 
     Raises:
         DataError: An item can't be read, or the labels' sizes differ within a batch.
+
+    Example:
+        >>> import timm
+        >>> from peft_dense import DenseModel, inject
+        >>> encoder = inject(timm.create_model("pvt_v2_b0"), "vmt_lite", tasks=["depth"])
+        >>> model = DenseModel(encoder, {"depth": 1})
+        >>> from peft_dense.data import Scenes
+        >>> from peft_dense.tasks import task
+        >>> scenes = Scenes(2, size=(64, 64), tasks=["depth"])
+        >>> sorted(evaluate(model, {"depth": task("depth")}, scenes, batch=2))
+        ['depth']
     """
     accelerator = accelerator or Accelerator()
     meters = meters or {name: task.meter() for name, task in tasks.items()}

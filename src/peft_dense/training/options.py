@@ -36,6 +36,12 @@ def add_options(parser: argparse.ArgumentParser, **defaults: Any) -> None:
     Args:
         parser: Takes them.
         defaults: The script's own, by option.
+
+    Example:
+        >>> parser = argparse.ArgumentParser()
+        >>> add_options(parser, batch=2)
+        >>> parser.parse_args(["--method", "lora"]).batch
+        2
     """
     groups: dict[str, Any] = {}
     for kind in (Setup, Recipe):
@@ -105,8 +111,18 @@ def _add(group: Any, name: str, kind: str, about: Mapping[str, Any], default: An
 def read_options(args: argparse.Namespace) -> tuple[Setup, Recipe]:
     """Take setup and recipe out of what a parser with `add_options` read.
 
+    Args:
+        args: What it read.
+
     Raises:
         HyperparameterError: A value can't be.
+
+    Example:
+        >>> parser = argparse.ArgumentParser()
+        >>> add_options(parser)
+        >>> setup, recipe = read_options(parser.parse_args(["--method", "lora", "--batch", "4"]))
+        >>> setup.method, recipe.batch
+        ('lora', 4)
     """
     setup, recipe = ({f.name: getattr(args, f.name) for f in fields(k)} for k in (Setup, Recipe))
     for name, value in setup.items():

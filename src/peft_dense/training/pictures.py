@@ -39,6 +39,17 @@ def picture(
         rows: How many examples, one under the other.
         bf16: Whether to autocast to bfloat16.
         skip_bad: Leave an example black whose files can't be read.
+
+    Example:
+        >>> import timm
+        >>> from peft_dense import DenseModel, inject
+        >>> encoder = inject(timm.create_model("pvt_v2_b0"), "vmt_lite", tasks=["depth"])
+        >>> model = DenseModel(encoder, {"depth": 1})
+        >>> from peft_dense.data import Scenes
+        >>> from peft_dense.tasks import task
+        >>> scenes = Scenes(2, size=(64, 64), tasks=["depth"])
+        >>> picture(model, {"depth": task("depth")}, scenes, rows=1).width > 2 * 64
+        True
     """
     rows = min(rows, len(data))
     draws = Draws(data, 0, skip_bad)

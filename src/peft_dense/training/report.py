@@ -76,6 +76,13 @@ def table(
         reference: Metrics that gains are over; by default those of ``decoders_only``, else of the
             first run.
         reference_name: What to call them.
+
+    Example:
+        >>> from peft_dense.tasks import task
+        >>> counts = {"encoder": 10, "all": 20, "seconds": 1.0, "peak_memory": None}
+        >>> run = {"label": "lora", "primary": {"depth": 0.5}, **counts}
+        >>> "lora" in table([run], {"depth": task("depth")})
+        True
     """
     if reference is None:
         base = next((r for r in results if r["label"] == "decoders_only"), results[0])

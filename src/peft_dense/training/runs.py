@@ -33,6 +33,11 @@ def run_all(setup: Setup, recipe: Recipe, accelerator: Accelerator | None = None
     Each has a folder ``setup.out / label``. Finished ones are read, the one that was cut off goes
     on, so the same command started again ends where it would have.
 
+    Args:
+        setup: Data, methods and place.
+        recipe: How to train.
+        accelerator: Device and processes; by default what the environment says.
+
     Raises:
         PeftDenseError: As its parts.
     """

@@ -21,6 +21,9 @@ class Stopped(SystemExit):
     As a ``SystemExit`` it ends a script with the exit code that shells know: 130 for SIGINT, 143
     for SIGTERM.
 
+    Args:
+        number: The signal's.
+
     Example:
         >>> Stopped(signal.SIGTERM).code
         143

@@ -39,6 +39,9 @@ class Family:
         roles: Attribute names of an attention's linears, for the roles ``qkv`` and ``proj``.
         positions: Names of the parameters or modules that give attention its relative positions.
 
+    Shape:
+        ``features``: ``(B, C, H, W) ->`` a list of ``(B, C_i, H_i, W_i)``, finest first
+
     Example:
         >>> def features(model, x):
         ...     return [x := stage(x) for stage in model.stages]
@@ -70,12 +73,27 @@ def register_family(model_class: type[nn.Module] | str, family: Family) -> None:
     Args:
         model_class: A class, or its full dotted name where importing it would be a burden.
         family: What the probe can't see of its models.
+
+    Example:
+        >>> class Mine(nn.Identity):
+        ...     pass
+        >>> register_family(Mine, Family(mlp=("feed_forward_net",)))
+        >>> family_of(Mine()).mlp
+        ('feed_forward_net',)
     """
     _FAMILIES.insert(0, (model_class, family))
 
 
 def family_of(model: nn.Module) -> Family:
-    """Return the row that fits ``model``, or the defaults."""
+    """Return the row that fits ``model``, or the defaults.
+
+    Args:
+        model: Any backbone.
+
+    Example:
+        >>> family_of(nn.Identity()) == Family()
+        True
+    """
     names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(model).__mro__}
     for kind, row in _FAMILIES:
         if kind in names if isinstance(kind, str) else isinstance(model, kind):

@@ -108,6 +108,14 @@ def check_data(
     Raises:
         DataError: If ``root`` is no data set, or a list that was asked for can't be read.
         UnknownNameError: If the data set has no such task.
+
+    Example:
+        >>> import tempfile
+        >>> from peft_dense.data import make_archive
+        >>> root = tempfile.mkdtemp()
+        >>> made = make_archive(root, layout="folder", train=1, val=1, size=(32, 48))
+        >>> check_data(root, tasks=["depth"]).problems
+        []
     """
     place = find_place(root)
     report = Report(place.root, place.layout, place.title)

@@ -29,6 +29,10 @@ class Finding:
         message: What was found, what was expected, and what to do.
         file: The label that shows it, if one does.
         serious: Whether training would learn or score nothing, or fail; else it may be meant so.
+
+    Example:
+        >>> print(Finding("sal", "nothing", "no pixel is marked", Path("a.png")))
+        a.png: no pixel is marked
     """
 
     task: str

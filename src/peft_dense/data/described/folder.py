@@ -49,6 +49,9 @@ class DescribedFolder(LabelledFiles):
         drawn_on: What labels of turned images were drawn on, in place of the same.
         late: Open even if files are missing, and say so on access.
 
+    Shape:
+        ``image``: ``(C, H, W)``; labels: ``(H, W)``, and ``(C, H, W)`` of normals and depth
+
     Raises:
         DataError: If a pattern matches nothing, or there is no such split or task; on access, if a
             file can't be read, holds what the description doesn't know, or has two files for an id.

@@ -44,6 +44,9 @@ class DescribedItems(Dataset[Item]):
         image: The column, or the place in a tuple, of the image.
         white: What white is in images of 16 bits.
 
+    Shape:
+        ``image``: ``(C, H, W)``; labels: ``(H, W)``, and ``(C, H, W)`` of normals and depth
+
     Raises:
         DataError: If a description can't be, or, on access, there is no such column, or a label
             holds what its description doesn't know.

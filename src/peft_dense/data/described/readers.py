@@ -196,6 +196,13 @@ def register_reader(name: str, reader: Any) -> None:
     Args:
         name: What a description calls it by, as ``reader = "name"``.
         reader: A class with ``read`` and ``ids``, as `Reader` says, and a flag ``container``.
+
+    Example:
+        >>> class Blank:
+        ...     container = False
+        >>> register_reader("blank", Blank)
+        >>> READERS.pop("blank") is Blank
+        True
     """
     READERS[name] = reader
 

@@ -191,6 +191,9 @@ class Description:
         marks: Files and folders that tell a set of this layout from others.
         source: The description's file, or what it is otherwise, for messages.
 
+    Raises:
+        DataError: :meth:`of` is given what can't be; the message names the key.
+
     Example:
         >>> description = Description.of(
         ...     {

@@ -33,6 +33,10 @@ class Draft:
         text: What a ``dense.toml`` would hold.
         guessed: What was guessed, a line each.
         doubts: What a person has to check, a line each.
+
+    Example:
+        >>> Draft("images = 'photos/{id}.jpg'", doubts=["are these all?"]).doubts
+        ['are these all?']
     """
 
     text: str
@@ -51,6 +55,14 @@ def describe(root: str | Path) -> Draft:
 
     Raises:
         DataError: If there is no such folder, or nothing in it looks like images with labels.
+
+    Example:
+        >>> import tempfile
+        >>> from peft_dense.data import make_archive
+        >>> root = tempfile.mkdtemp()
+        >>> made = make_archive(root, layout="folder", train=1, val=1, size=(32, 48))
+        >>> "images" in describe(root).text
+        True
     """
     root = Path(root).expanduser()
     if not root.is_dir():

@@ -50,6 +50,9 @@ class Scenes(Dataset[Item]):
         transform: Callable from item to item.
         look: What scenes hold and how they are painted, or its name in `LOOKS`.
 
+    Shape:
+        ``image``: ``(C, H, W)``; labels: ``(H, W)``, and ``(C, H, W)`` of normals and depth
+
     Raises:
         DataError: If length or size isn't positive.
         UnknownNameError: If a task isn't one of the six, or there is no such look.

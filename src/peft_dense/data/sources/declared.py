@@ -125,6 +125,9 @@ def _is_declaration(value: Any) -> bool:
 def parse_tasks(text: str) -> tuple[tuple[str, ...], dict[str, str]]:
     """Read tasks from a command line: names parted by commas, ``name=kind`` for one's own.
 
+    Args:
+        text: What was typed.
+
     Raises:
         DataError: If a name is empty or stands twice.
 

@@ -153,8 +153,19 @@ def describe_folder(said: Declared, split: str, tasks: Iterable[str]) -> Descrip
 def available_tasks(root: str | Path) -> list[str]:
     """List the tasks a folder has labels for: its subfolders besides ``images``.
 
+    Args:
+        root: The folder.
+
     Raises:
         DataError: If there is no such folder.
+
+    Example:
+        >>> import tempfile
+        >>> root = Path(tempfile.mkdtemp())
+        >>> for name in ("images", "depth", "semseg"):
+        ...     (root / name).mkdir()
+        >>> available_tasks(root)
+        ['depth', 'semseg']
     """
     root = Path(root)
     if not root.is_dir():

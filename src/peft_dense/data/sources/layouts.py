@@ -51,6 +51,13 @@ class Place:
             description.
         description: Of other layouts.
         text: What names it again from anywhere.
+
+    Raises:
+        DataError: It is opened, and something of it is missing.
+
+    Example:
+        >>> Place(Path("city"), "nyud", "city").title
+        'the multi-task NYUD archive'
     """
 
     root: Path
@@ -215,6 +222,14 @@ def layout_of(root: str | Path) -> str:
 
     Raises:
         DataError: It is no data set.
+
+    Example:
+        >>> import tempfile
+        >>> from peft_dense.data import make_archive
+        >>> root = tempfile.mkdtemp()
+        >>> made = make_archive(root, layout="folder", train=1, val=1, size=(32, 48))
+        >>> layout_of(root)
+        'folder'
     """
     return find_place(root).layout
 
@@ -243,6 +258,14 @@ def open_data(
 
     Raises:
         DataError: It is no data set, or something of it is missing.
+
+    Example:
+        >>> import tempfile
+        >>> from peft_dense.data import make_archive
+        >>> root = tempfile.mkdtemp()
+        >>> made = make_archive(root, layout="folder", train=1, val=1, size=(32, 48))
+        >>> open_data(root, "val", ["depth"])[0]["depth"].ndim
+        3
     """
     return find_place(root).open(split, tasks, transform, protocol=protocol, kinds=kinds)
 

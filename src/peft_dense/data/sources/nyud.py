@@ -60,6 +60,9 @@ class NYUDv2(LabelledFiles):
         tasks: Any of ``semseg``, ``normals``, ``depth``, ``edge``.
         transform: Callable from item to item, for instance of `peft_dense.data.transforms`.
 
+    Shape:
+        ``image``: ``(C, H, W)``; labels: ``(H, W)``, and ``(C, H, W)`` of normals and depth
+
     Raises:
         UnknownNameError: If a task isn't one of those above.
         DataError: If the list or the folder of a task isn't there, or, on access, a file can't be

@@ -83,6 +83,9 @@ class PASCALContext(LabelledFiles):
         cache: Folder for computed labels; None for ``$PEFT_DENSE_CACHE``, else
             ``~/.cache/peft_dense``; False to compute them on each access.
 
+    Shape:
+        ``image``: ``(C, H, W)``; labels: ``(H, W)``, and ``(C, H, W)`` of normals and depth
+
     Raises:
         UnknownNameError: If a task or the protocol isn't one of those above.
         DataError: If the list or the folder of a task isn't there, or, on access, a file can't be

@@ -31,6 +31,9 @@ class ColorJitter:
         saturation: As brightness.
         hue: A shift is drawn from -h to h, h at most 0.5, or from a given pair.
 
+    Shape:
+        ``(..., H, W) -> (..., H, W)`` for every map
+
     Raises:
         HyperparameterError: If one of them is out of range.
 

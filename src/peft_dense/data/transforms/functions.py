@@ -34,6 +34,9 @@ def resize(item: Item, height: int, width: int) -> Item:
 def flip(item: Item) -> Item:
     """Mirror image and labels left to right; the x of valid normals changes its sign.
 
+    Args:
+        item: Image and labels.
+
     Shape:
         ``(..., H, W) -> (..., H, W)`` for every map
 
@@ -51,6 +54,10 @@ def rotate(item: Item, degrees: float) -> Item:
 
     The (x, y) of valid normals turns along. The size stays; corners are black in the image, and in
     labels what ``item["meta"]["padding"]`` says.
+
+    Args:
+        item: Image and labels.
+        degrees: The angle.
 
     Shape:
         ``(..., H, W) -> (..., H, W)`` for every map

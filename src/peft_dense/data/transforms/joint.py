@@ -70,6 +70,9 @@ def jointly(transform: Callable[[dict[str, Any]], Mapping[str, Any]], item: Item
         transform: From a dict of torchvision's tensors to the same; it is given the maps alone.
         item: An item of plain tensors.
 
+    Shape:
+        ``(..., H, W) -> (..., H, W)`` for every map; a transform may change H and W
+
     Returns:
         A new item of plain tensors.
 

@@ -26,6 +26,10 @@ class Resize:
 
     Raises:
         HyperparameterError: If ``size`` isn't two positive integers.
+
+    Example:
+        >>> Resize((8, 12))({"image": torch.rand(3, 4, 4)})["image"].shape
+        torch.Size([3, 8, 12])
     """
 
     def __init__(self, size: Sequence[int]) -> None:
@@ -80,6 +84,10 @@ class RandomFlip:
 
     Raises:
         HyperparameterError: If ``p`` isn't a probability.
+
+    Example:
+        >>> RandomFlip(1.0)({"image": torch.tensor([[[0.0, 1.0]]])})["image"].tolist()
+        [[[1.0, 0.0]]]
     """
 
     def __init__(self, p: float = 0.5) -> None:

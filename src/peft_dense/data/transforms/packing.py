@@ -19,6 +19,9 @@ class Pack:
     A batch of twelve at 448 x 448 with four tasks is then 31 MB where it was 116.
     `peft_dense.data.on_device` makes images floats again; tasks read labels of any type.
 
+    Shape:
+        ``(..., H, W) -> (..., H, W)`` for every map
+
     Example:
         >>> item = {"image": torch.ones(3, 2, 2), "sal": torch.ones(2, 2, dtype=torch.int64)}
         >>> {name: value.dtype for name, value in Pack()(item).items()}
@@ -45,6 +48,9 @@ class Pack:
 
 class Unpack:
     """Make an image of bytes floats in 0..1, and classes int64.
+
+    Shape:
+        ``(..., H, W) -> (..., H, W)`` for every map
 
     Example:
         >>> Unpack()({"image": torch.full((1, 1, 1), 255, dtype=torch.uint8)})["image"].item()

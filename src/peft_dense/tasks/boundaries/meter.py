@@ -70,6 +70,9 @@ class BoundaryMeter(Meter):
         nms: Whether to suppress what isn't a maximum across the edge before. It also fades the
             outermost five pixels of the prediction.
 
+    Shape:
+        predictions ``(B, 1, H, W)``; labels ``(B, H, W)`` or ``(B, 1, H, W)``
+
     Raises:
         HyperparameterError: If the tolerance isn't a share, or there is no threshold.
 

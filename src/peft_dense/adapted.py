@@ -127,7 +127,7 @@ class AdaptedBackbone(nn.Module):
             if asked:
                 features.update(
                     self._pass(self.paths[name], x, asked)
-                )  # |= is beyond torch 2.6's compile
+                )
         return {task: features[task] for task in wanted}
 
     def _pass(self, path: nn.Module, x: Tensor, tasks: Sequence[str]) -> dict[str, list[Tensor]]:

@@ -125,9 +125,7 @@ class AdaptedBackbone(nn.Module):
         for name, tasks_of_path in self.routes.items():
             asked = [task for task in tasks_of_path if task in wanted]
             if asked:
-                features.update(
-                    self._pass(self.paths[name], x, asked)
-                )  # |= is beyond torch 2.6's compile
+                features.update(self._pass(self.paths[name], x, asked))
         return {task: features[task] for task in wanted}
 
     def _pass(self, path: nn.Module, x: Tensor, tasks: Sequence[str]) -> dict[str, list[Tensor]]:

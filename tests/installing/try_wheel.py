@@ -1,4 +1,4 @@
-"""Install a wheel into an empty environment, core dependencies only, and use it as a stranger does.
+"""Install a wheel into an empty environment without extras, and use it as a stranger would.
 
 ``python try_wheel.py DIST README``: README's blocks, saving and loading, ``peft-dense params``, and
 what is said where an extra is missing. Run by ``make test-install``.

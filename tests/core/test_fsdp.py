@@ -30,7 +30,9 @@ def adapt(name: str) -> AdaptedBackbone:
         num_heads=(1, 2),
         drop_path_rate=0.0,
     )
-    adapted = inject(model, name, tasks=TASKS)
+    # Dropout draws in each process by itself.
+    hyper = {"dropout": 0.0} if name == "adaptformer" else {}
+    adapted = inject(model, name, tasks=TASKS, **hyper)
     perturb(adapted, [p for _, p in adapted.adapter_parameters()])
     return adapted
 

@@ -60,7 +60,7 @@ class DescribedFolder(LabelledFiles):
         >>> DescribedFolder("voc", "train", root="/nowhere")
         Traceback (most recent call last):
             ...
-        peft_dense.errors.DataError: no folder /nowhere; pass the one that holds the data set.
+        peft_dense.errors.DataError: no folder /nowhere; ...
     """
 
     turn = True

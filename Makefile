@@ -52,7 +52,7 @@ mutation: $(READY)
 	@PYTHONPATH=tests $(BIN)/python -m mutation --rooms core --sample 400 --seed 0
 	@PYTHONPATH=tests $(BIN)/python -m mutation --rooms training,data,tasks --sample 320 --seed 0
 
-# timm 1.0.16 can't build a ViT on the meta device, as one test of counts does.
+# One test of counts (on_both_sites) fails on the meta device at the lower bounds; why isn't known.
 # What needs few packages: layers, methods, heads, tasks, saving, injection, and each law on a choice.
 CORE := tests/nn tests/methods tests/heads tests/tasks tests/keeping tests/test_inject.py \
 	tests/test_laws.py -k "(not start_is_the_identity or vmt_lite) and not on_both_sites"

@@ -22,6 +22,7 @@ from peft_dense import DenseModel
 from peft_dense.cli.output import exit_status
 from peft_dense.cli.train import make_parser, options_of
 from peft_dense.conflict import ConflictRecorder
+from peft_dense.nn.checks import check_whole
 from peft_dense.predicting import normalise
 from peft_dense.training.batches import load_batches
 from peft_dense.training.building import make_backbone, make_data, make_model, named_methods
@@ -40,6 +41,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def watch(options: argparse.Namespace) -> list[ConflictRecorder]:
     """Train every method, and record the angles on the way."""
     every = options.watch_every
+    check_whole("--watch-every", every)
     setup, recipe = options_of(options)
     runs = named_methods(setup)
     accelerator = make_accelerator(setup.cpu)

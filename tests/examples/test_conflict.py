@@ -75,3 +75,8 @@ def test_watching_moves_no_later_angle(script, tmp_path):
 def test_a_method_of_many_paths_is_refused(script, tmp_path):
     with pytest.raises(PeftDenseError, match="share"):
         script.main([*TINY, "--method", "adapter", "--out", str(tmp_path)])
+
+
+def test_no_step_between_two_angles_is_refused(script, tmp_path):
+    with pytest.raises(PeftDenseError, match="--watch-every"):
+        script.main([*TINY, "--method", "vmt", "--watch-every", "0", "--out", str(tmp_path)])

@@ -108,6 +108,11 @@ def test_a_gain_over_another_protocol_is_refused(
         evaluate.main([run, "--cpu", "--reference", "lora"])
 
 
+def test_a_table_and_json_are_not_asked_for_at_once(runs: Path) -> None:
+    with pytest.raises(PeftDenseError, match="--papers is a table"):
+        evaluate.main([str(runs / "0" / "vmt_lite"), "--cpu", "--papers", "--json"])
+
+
 def test_folders_that_are_no_runs(runs: Path, tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "x"):
         with pytest.raises(CheckpointError, match=r"no results\.json"):

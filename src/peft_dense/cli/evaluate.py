@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from peft_dense.errors import HyperparameterError
+
 __all__ = ["evaluate", "make_parser", "run"]
 
 _ABOUT = """Score trained runs by the field's conventions, and compare them over seeds in one
@@ -61,6 +63,10 @@ def evaluate(arguments: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
     from peft_dense.training.rescoring import Convention, score_run
     from peft_dense.training.run_folder import read_results
 
+    if arguments.papers and arguments.json:
+        raise HyperparameterError(
+            "--papers is a table, and --json prints every metric in its place; pass one of them."
+        )
     for run in arguments.runs:
         read_results(run)  # a wrong name fails now, not after an hour
     accelerator = make_accelerator(arguments.cpu)

@@ -59,15 +59,8 @@ class AdaptFormer(Adapter):
             raise HyperparameterError(f"width={self.width!r} must be a whole number from 1 up.")
 
     def _branch(self, site: Site, linear: Callable[[int, int], nn.Module]) -> Bottleneck:
-        branch = Bottleneck(
-            site.width,
-            self._width(site),
-            norm=self.norm,
-            activation=self.activation,
-            scale=self.scale,
-            linear=linear,
-            dropout=self.dropout,
-        )
+        branch = super()._branch(site, linear)
+        branch.dropout = self.dropout
         assert isinstance(branch.down, nn.Linear)
         nn.init.zeros_(branch.down.bias)
         return branch

@@ -113,6 +113,7 @@ def test_every_error_links_to_its_section(name):
     page, anchor = error.help.split("#")
     assert page == f"{SITE}troubleshooting.html"
     assert anchor in {title.lower().replace(" ", "-") for title in SECTIONS}
+    assert anchor == type(error).__name__.lower()  # its own section, not its base's
     assert str(error) == "a message"
     shown = "".join(traceback.format_exception(error))
     assert error.help in shown or sys.version_info < (3, 11)

@@ -32,6 +32,13 @@ def in_two_processes(worker: Callable[..., Any], folder: Path, *arguments: Any) 
 
 def _run(rank: int, folder: str, file: str, name: str, arguments: tuple[Any, ...]) -> None:
     torch.set_num_threads(1)
+    # Before there is a group: what timm imports keeps the one there is, whose threads then outlive
+    # it, and now and then abort the process at its end.
+    spec = spec_from_file_location(Path(file).stem, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
     dist.init_process_group(
         "gloo",
         init_method=f"file://{folder}/meeting",
@@ -40,11 +47,6 @@ def _run(rank: int, folder: str, file: str, name: str, arguments: tuple[Any, ...
         timeout=timedelta(seconds=60),
     )
     try:
-        spec = spec_from_file_location(Path(file).stem, file)
-        assert spec is not None
-        assert spec.loader is not None
-        module = module_from_spec(spec)
-        spec.loader.exec_module(module)
         torch.save(getattr(module, name)(rank, *arguments), f"{folder}/returned.{rank}.pt")
     finally:
         dist.destroy_process_group()

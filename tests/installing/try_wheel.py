@@ -49,7 +49,7 @@ def main(dist: Path, readme: Path) -> None:
         run(python, "-m", "pip", "install", "--quiet", str(wheel), cwd=home)
         run(python, "-c", script, cwd=home)
         run(python, "-c", SAVE, cwd=home)
-        assert "vmt_lite" in run(command, "params", "--backbone", "pvt_v2_b0", cwd=home)
+        assert "vmt_lite" in run(command, "params", "pvt_v2_b0", "--method", "vmt_lite", cwd=home)
         said = run(command, "train", "--out", "runs", cwd=home, code=2)
         assert "peft-dense[train]" in said and "Traceback" not in said, said
     sys.stdout.write(f"{wheel.name}: installed, README's blocks, saving and the command work\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from importlib.util import module_from_spec, spec_from_file_location
@@ -49,4 +50,7 @@ def _run(rank: int, folder: str, file: str, name: str, arguments: tuple[Any, ...
     try:
         torch.save(getattr(module, name)(rank, *arguments), f"{folder}/returned.{rank}.pt")
     finally:
+        # Its threads let go of the last tensors under Python's lock, for which torch 2.7, which
+        # holds it while it waits for them, would wait forever.
+        time.sleep(0.1)
         dist.destroy_process_group()

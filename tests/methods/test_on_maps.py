@@ -71,8 +71,9 @@ def results(run, adapted: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
 )
 def test_on_both_sites_the_counts_are_the_references(name, swin, vit):
     with torch.device("meta"):
-        models = {swin: torchvision.models.swin_t(), vit: vit_base_patch16_224()}
-        halved = examine(swin_tiny_patch4_window7_224())
+        models = {swin: torchvision.models.swin_t()}
+    models[vit] = vit_base_patch16_224()  # timm 1.0.16 can't build models on the meta device
+    halved = examine(swin_tiny_patch4_window7_224())
     for expected, model in models.items():
         adapted = inject(model, name, sites="both")
         assert adapted.method.count(adapted.info, 4) == adapted.ledger().encoder == expected

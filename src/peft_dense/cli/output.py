@@ -51,8 +51,8 @@ def _leave_group() -> None:
     Else its threads are taken down with the interpreter, which now and then aborts the process.
     """
     if distributed.is_available() and distributed.is_initialized():
-        # They may still let go of tensors, under Python's lock, which torch 2.7 holds while it waits
-        # for them: it would wait forever.
+        # They may still let go of tensors, under Python's lock. Waiting for them, torch 2.7 holds
+        # that lock, and would wait forever.
         time.sleep(0.1)
         distributed.destroy_process_group()
 

@@ -54,6 +54,14 @@ def documented() -> set[str]:
     return names
 
 
+def resolved(name: str) -> object:
+    """What a dotted name stands for, or nothing where that is no name, such as a package's file."""
+    try:
+        return pkgutil.resolve_name(name)
+    except (ImportError, AttributeError, ValueError):
+        return None
+
+
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if code_of(page)], ids=lambda page: str(page.relative_to(ROOT))
 )
@@ -88,6 +96,19 @@ def test_public_name_is_on_an_api_page(name: str) -> None:
     assert any(pkgutil.resolve_name(target) is thing for target in shown), (
         f"add '::: peft_dense.{name}' to a page in docs/api"
     )
+
+
+def test_no_public_member_falls_between_two_pages() -> None:
+    """A class whose members a page chooses is shown whole by all pages together."""
+    shown = documented()
+    parts = {name.rpartition(".")[0] for name in shown}
+    classes = {name: thing for name in parts if isinstance(thing := resolved(name), type)}
+    assert "peft_dense.AdaptedBackbone" in classes
+    for name, thing in classes.items():
+        public = {member for member in vars(thing) if not member.startswith("_")} - {"extra_repr"}
+        described = {member for member in public if getattr(vars(thing)[member], "__doc__", None)}
+        missing = {f"{name}.{member}" for member in described} - shown
+        assert not missing, f"add to a page in docs/api: {sorted(missing)}"
 
 
 @pytest.mark.parametrize("name", methods())

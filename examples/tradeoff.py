@@ -26,7 +26,7 @@ from peft_dense.errors import DataError, UnknownNameError
 from peft_dense.tasks import delta_m
 
 Point = tuple[str, int, float, float]  # method, parameters, Delta, its deviation over the seeds
-WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 760, 500, 76, 26, 30, 66
+WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 900, 640, 76, 26, 30, 66
 INK, GRID, DOT, BAR = (40, 40, 40), (225, 225, 225), (0, 128, 128), (150, 200, 200)
 
 

@@ -25,9 +25,7 @@ class LowRankProduct(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(
-        x: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor
-    ) -> Tensor:
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor) -> Tensor:
         """Use the updated weight once."""
         return F.linear(x, torch.addmm(weight, up, down), bias)
 

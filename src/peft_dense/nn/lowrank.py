@@ -168,10 +168,15 @@ class LowRankLinear(nn.Module):
         return y
 
     def _can_fuse(self, x: Tensor) -> bool:
-        """Whether one product with the updated weight does what the layers would do."""
+        """Whether one product with the updated weight does what the layers would do, and sooner."""
         base = self.base
+        tokens = x.numel() // max(x.shape[-1], 1)
         return (
             type(base) is nn.Linear  # a subclass, or a hook, may do more
+            # For few tokens the branch costs less than to form the weight anew.
+            and tokens * sum(base.weight.shape) > base.weight.numel()
+            # A half-precision weight would round away the update that is added to it.
+            and x.dtype in (torch.float32, torch.float64)
             and not (base._forward_hooks or base._forward_pre_hooks)
             and not (base._backward_hooks or base._backward_pre_hooks)
             and self.norm is None

@@ -202,7 +202,7 @@ def _biased(logits: Tensor, bias: Tensor, mask: Tensor | None, neutral: float = 
     if mask is None:
         return logits + F.pad(bias, (prompts, 0), value=neutral)
     both = F.pad(bias + mask[:, None], (prompts, 0), value=neutral)
-    return (logits.unflatten(0, (-1, len(mask))) + both).flatten(0, 1)
+    return (torch.unflatten(logits, 0, (-1, len(mask))) + both).flatten(0, 1)
 
 
 def _leave(attention: _PromptedWindows | _PromptedWindowsV2, y: Tensor) -> Tensor:

@@ -56,7 +56,7 @@ class DoRALinear(LowRankLinear):
             return self.forward_plain(x)
         up = self.alpha / self.rank * self.up
         y: Tensor
-        y, _ = ScaledLowRankProduct.apply(  # type: ignore[no-untyped-call]
+        y, _ = ScaledLowRankProduct.apply(
             x, self.base.weight, self.bias, self.down, up, self.magnitude
         )
         return y

@@ -104,4 +104,5 @@ class ScaledLowRankProduct(torch.autograd.Function):
 
 
 def _row_norms(weight: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(weight.detach(), dim=1)
+    norms: Tensor = torch.linalg.vector_norm(weight.detach(), dim=1)
+    return norms

@@ -164,7 +164,7 @@ class LowRankLinear(nn.Module):
         if not self._can_fuse(x):
             return self.forward_plain(x)
         up = self.alpha / self.rank * self.up
-        y: Tensor = LowRankProduct.apply(x, self.base.weight, self.bias, self.down, up)  # type: ignore[no-untyped-call]
+        y: Tensor = LowRankProduct.apply(x, self.base.weight, self.bias, self.down, up)
         return y
 
     def _can_fuse(self, x: Tensor) -> bool:
@@ -183,7 +183,8 @@ class LowRankLinear(nn.Module):
             and x.dtype == base.weight.dtype == self.down.dtype == self.up.dtype
             and not torch.is_autocast_enabled(x.device.type)
             # Compilers fuse the plain form themselves, and export it for any batch.
-            and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
+            and not torch.compiler.is_compiling()
+            and not torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
         )
 
     def forward_plain(self, x: Tensor) -> Tensor:

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
 from peft_dense.backbones import BackboneInfo, Site, Tap, add_beside, branch_at, branch_name
 from peft_dense.errors import HyperparameterError, NoSiteError, warn
-from peft_dense.layout import tokens_to_map
+from peft_dense.layout import from_channels_last, to_channels_last, tokens_to_map
 from peft_dense.methods.base import Method, register, width_of
 from peft_dense.nn import VMTAdapter
 from peft_dense.nn.checks import check_choice, check_share
@@ -132,14 +133,29 @@ class VMT(Method):
         tasks: Sequence[str],
         image: Tensor,
     ) -> dict[str, list[Tensor]]:
-        """Add each task's part to the stage outputs (equation 5)."""
-        features = {task: list(outputs) for task in tasks}
+        """Add each task's part to the stage outputs (equation 5).
+
+        What limits this is memory traffic, so all is done with the channels last, as the latents
+        lie, the shifts of a stage are added before they meet a map, and a scale and the map under
+        it are read once each.
+        """
+        # Laid out anew once, rather than read across its layout by every task.
+        served = {site.stage for site in self._collected(info)}
+        laid = [_last(each) if i in served else each for i, each in enumerate(outputs)]
+        features = {task: list(laid) for task in tasks}
         for sites in self._alike(info):
-            stage, output = sites[0].stage, outputs[sites[0].stage]
+            stage, adapters = sites[0].stage, [_adapter(path, site) for site in sites]
+            output = outputs[stage]
+            latents = [
+                to_channels_last(_to_map(path, info, site, taps[_latent(site)], image, output), 1)
+                for site in sites
+            ]
             for task in tasks:
-                parts = [_adapter(path, s).specific(taps[_latent(s)], task) for s in sites]
-                part = _to_map(path, info, sites[-1], sum(parts[1:], parts[0]), image, output)
-                features[task][stage] = features[task][stage] + part
+                shifts = [adapter.shift(task) for adapter in adapters]
+                feature = to_channels_last(features[task][stage], 1) + sum(shifts[1:], shifts[0])
+                for adapter, latent in zip(adapters, latents, strict=True):
+                    feature = torch.addcmul(feature, latent, adapter.scale(task))
+                features[task][stage] = from_channels_last(feature, 1)
         return features
 
     def _alike(self, info: BackboneInfo) -> list[list[Site]]:
@@ -221,6 +237,11 @@ class VMTLite(VMT):
 def _latent(site: Site) -> Tap:
     """Where the latent of a site's adapter can be read."""
     return Tap(f"{branch_name(site)}.up")
+
+
+def _last(output: Tensor) -> Tensor:
+    """Keep the shape (B, C, H, W), with the channels last in memory."""
+    return from_channels_last(to_channels_last(output, 1).contiguous(), 1)
 
 
 def _adapter(path: nn.Module, site: Site) -> VMTAdapter:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -133,44 +133,32 @@ class _PromptedAttention(Attention):
 
 
 class _PromptedWindows(WindowAttention):
-    """Swin's window attention over tokens and prompts."""
+    """Swin's window attention of tokens to tokens and prompts."""
 
     prompts: Prompts
     first_norm: tuple[nn.Module, ...]
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        count = self.prompts.count
-        y: Tensor = super().forward(self.prompts(x, *self.first_norm), _pad(mask, count))
-        return y[:, count:]
-
-    def _get_rel_pos_bias(self) -> Tensor:
-        bias: Tensor = super()._get_rel_pos_bias()
-        return F.pad(bias, (self.prompts.count, 0, self.prompts.count, 0))
+        q, k, v = _join(self, x, self.qkv)
+        logits = _biased(q * self.scale @ k.mT, self._get_rel_pos_bias()[0], mask)
+        return _leave(self, self.attn_drop(logits.softmax(-1)) @ v)
 
 
 class _PromptedWindowsV2(WindowAttentionV2):
-    """Swin v2's cosine attention over tokens and prompts (Liu et al. 2022, equations 2 and 3)."""
+    """Swin v2's cosine attention to tokens and prompts (Liu et al. 2022, equations 2 and 3)."""
 
     prompts: Prompts
     first_norm: tuple[nn.Module, ...]
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        count, tokens = self.prompts.count, x.shape[1]
         biases: list[Tensor] = [b for b in (self.q_bias, self.k_bias, self.v_bias) if b is not None]
         qkv_bias = torch.cat(biases) if biases else None
-        qkv = F.linear(self.prompts(x, *self.first_norm), self.qkv.weight, qkv_bias)
-        q, k, v = rearrange(qkv, "b n (three h c) -> three b h n c", three=3, h=self.num_heads)
+        q, k, v = _join(self, x, lambda tokens: F.linear(tokens, self.qkv.weight, qkv_bias))
         scale = self.logit_scale.clamp(max=_MAX_LOGIT).exp()
         logits = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).mT * scale
         # 16 sigmoid(0): what a silent perceptron gives. Zero would weigh prompts down by e^8.
-        bias = F.pad(self._position_bias(tokens), (count, 0, count, 0), value=8.0)
-        logits = logits + bias
-        if mask is not None:
-            padded = F.pad(mask, (count, 0, count, 0))[:, None]
-            logits = logits + padded.repeat(len(logits) // len(mask), 1, 1, 1)
-        y: Tensor = self.attn_drop(logits.softmax(-1)) @ v
-        y = self.proj_drop(self.proj(y.transpose(1, 2).flatten(2)))
-        return y[:, count:]
+        logits = _biased(logits, self._position_bias(x.shape[1]), mask, neutral=8.0)
+        return _leave(self, self.attn_drop(logits.softmax(-1)) @ v)
 
     def _position_bias(self, tokens: int) -> Tensor:
         coordinates, index = self.relative_coords_table, self.relative_position_index
@@ -181,9 +169,46 @@ class _PromptedWindowsV2(WindowAttentionV2):
         return 16 * torch.sigmoid(bias)
 
 
-def _pad(mask: Tensor | None, count: int) -> Tensor | None:
-    """Let prompts see, and be seen by, every token."""
-    return None if mask is None else F.pad(mask, (count, 0, count, 0))
+def _join(
+    attention: _PromptedWindows | _PromptedWindowsV2, x: Tensor, qkv: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Give queries of the tokens, keys and values of prompts and tokens: (B, heads, N, c) each.
+
+    What prompts would attend to is dropped after the attention, so they need no queries; and all
+    windows share their keys and values.
+    """
+
+    def heads(tokens: Tensor) -> Tensor:
+        return rearrange(
+            qkv(tokens), "b n (three h c) -> three b h n c", three=3, h=attention.num_heads
+        )
+
+    q, k, v = heads(x)
+    # Put before no token of one window: prompts alone.
+    _, *shared = heads(attention.prompts(x[:1, :0], *attention.first_norm))
+    k, v = (
+        torch.cat([of_prompts.expand(len(x), -1, -1, -1), of_tokens], dim=2)
+        for of_prompts, of_tokens in zip(shared, (k, v), strict=True)
+    )
+    return q, k, v
+
+
+def _biased(logits: Tensor, bias: Tensor, mask: Tensor | None, neutral: float = 0.0) -> Tensor:
+    """Add position bias (heads, N, N) and mask (windows, N, N) to logits (B, heads, N, P + N).
+
+    Every token sees every prompt, at the ``neutral`` bias.
+    """
+    prompts = logits.shape[-1] - bias.shape[-1]
+    if mask is None:
+        return logits + F.pad(bias, (prompts, 0), value=neutral)
+    both = F.pad(bias + mask[:, None], (prompts, 0), value=neutral)
+    return (torch.unflatten(logits, 0, (-1, len(mask))) + both).flatten(0, 1)
+
+
+def _leave(attention: _PromptedWindows | _PromptedWindowsV2, y: Tensor) -> Tensor:
+    """Join the heads (B, heads, N, c) and project."""
+    projected: Tensor = attention.proj_drop(attention.proj(y.transpose(1, 2).flatten(2)))
+    return projected
 
 
 _MAX_LOGIT = 4.605170185988092  # log 100

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from peft_dense.layout import from_channels_last, to_channels_last
+from peft_dense.nn.low_rank_products import ScaledLowRankProduct
 from peft_dense.nn.lowrank import LowRankLinear
 
 __all__ = ["DoRALinear"]
@@ -50,9 +51,20 @@ class DoRALinear(LowRankLinear):
         return (weight.flatten(1) * scale[:, None]).view_as(weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply ``W'`` and the bias of ``base``, without forming ``W'``."""
+        """Apply ``W'`` and the bias of ``base``."""
+        if not self._can_fuse(x):
+            return self.forward_plain(x)
+        up = self.alpha / self.rank * self.up
+        y: Tensor
+        y, _ = ScaledLowRankProduct.apply(
+            x, self.base.weight, self.bias, self.down, up, self.magnitude
+        )
+        return y
+
+    def forward_plain(self, x: Tensor) -> Tensor:
+        """Do the same by the layers one after the other: what ``forward`` is compared with."""
         bias = self.base.bias
-        moved = to_channels_last(super().forward(x), self.channel_axis)
+        moved = to_channels_last(super().forward_plain(x), self.channel_axis)
         moved = moved if bias is None else moved - bias
         moved = moved * (self.magnitude / self._row_norms().detach())
         return from_channels_last(moved if bias is None else moved + bias, self.channel_axis)

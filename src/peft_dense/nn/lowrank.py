@@ -13,6 +13,7 @@ from peft_dense.errors import HyperparameterError, UnsupportedModelError
 from peft_dense.layout import check_last_axis, from_channels_last, to_channels_last
 from peft_dense.nn._init import linear_variance, uniform_
 from peft_dense.nn.checks import check_whole
+from peft_dense.nn.low_rank_products import LowRankProduct
 
 __all__ = ["LowRank", "LowRankLinear"]
 
@@ -160,6 +161,34 @@ class LowRankLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Add the scaled branch to the output of ``base``."""
+        if not self._can_fuse(x):
+            return self.forward_plain(x)
+        up = self.alpha / self.rank * self.up
+        y: Tensor = LowRankProduct.apply(x, self.base.weight, self.bias, self.down, up)
+        return y
+
+    def _can_fuse(self, x: Tensor) -> bool:
+        """Whether one product with the updated weight does what the layers would do, and sooner."""
+        base = self.base
+        tokens = x.numel() // max(x.shape[-1], 1)
+        return (
+            type(base) is nn.Linear  # a subclass, or a hook, may do more
+            # For few tokens the branch costs less than to form the weight anew.
+            and tokens * sum(base.weight.shape) > base.weight.numel()
+            # A half-precision weight would round away the update that is added to it.
+            and x.dtype in (torch.float32, torch.float64)
+            and not (base._forward_hooks or base._forward_pre_hooks)
+            and not (base._backward_hooks or base._backward_pre_hooks)
+            and self.norm is None
+            and x.dtype == base.weight.dtype == self.down.dtype == self.up.dtype
+            and not torch.is_autocast_enabled(x.device.type)
+            # Compilers fuse the plain form themselves, and export it for any batch.
+            and not torch.compiler.is_compiling()
+            and not torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
+        )
+
+    def forward_plain(self, x: Tensor) -> Tensor:
+        """Do the same by the layers one after the other: what ``forward`` is compared with."""
         z = to_channels_last(x, self.channel_axis)
         if self.norm is not None:
             z = self.norm(z)

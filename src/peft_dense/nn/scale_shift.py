@@ -46,7 +46,7 @@ class ScaleShift(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Give ``x * scale + shift``."""
         check_last_axis(x, self.features, "ScaleShift")
-        return x * self.scale + self.shift
+        return torch.addcmul(self.shift, x, self.scale)  # one pass over x, not two
 
     def extra_repr(self) -> str:
         """Show the width."""

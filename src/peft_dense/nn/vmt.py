@@ -132,6 +132,20 @@ class VMTAdapter(nn.Module):
         part: Tensor = self.tasks[task](self.gain * (1 - self.gate) * h)
         return part
 
+    def scale(self, task: str) -> Tensor:
+        """Give what one task multiplies h by, ``scale * (1 - gate)``, times the gain: ``(C,)``.
+
+        With :meth:`shift`, ``h * scale + shift`` is :meth:`specific`, for those who add up the
+        parts of several layers and save passes over h.
+        """
+        factor: Tensor = self.gain * (1 - self.gate) * self.tasks[task].scale
+        return factor
+
+    def shift(self, task: str) -> Tensor:
+        """Give what one task adds to every token: ``(C,)``."""
+        shift: Tensor = self.tasks[task].shift
+        return shift
+
     def extra_repr(self) -> str:
         """Show what isn't a submodule."""
         return (

@@ -1,0 +1,105 @@
+"""The benchmarks in miniature say, per thing measured, what they found; no timing is asserted."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+import torch
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+TINY = ("--backbone", "pvt_v2_b0", "--rounds", "1")
+SMALL = (*TINY, "--size", "64", "--batch", "1")
+
+
+@pytest.fixture
+def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    """Run a script; give its JSON, of which the printed tables and the plot have every name."""
+    monkeypatch.setattr("sys.path", list(sys.path))  # the scripts put their folder there
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    threads = torch.get_num_threads()
+
+    def call(script: str, *words: str) -> dict[str, Any]:
+        out, plot = tmp_path / "found.json", tmp_path / "found.svg"
+        main = runpy.run_path(str(FOLDER / script))["main"]
+        main([*words, "--json", str(out), "--plot", str(plot)])
+        whole = json.loads(out.read_text())
+        printed = capsys.readouterr().out
+        drawn = "".join(ElementTree.parse(plot).getroot().itertext())
+        for group, lines in whole["found"].items():
+            assert all(name in printed and name in drawn for name in (group, *lines))
+        assert all(note in printed for note in whole["notes"])
+        return whole
+
+    yield call
+    torch.set_num_threads(threads)
+
+
+def only(found: dict[str, Any]) -> dict[str, Any]:
+    (lines,) = found["found"].values()
+    return lines
+
+
+def test_speed_has_ratios_of_each_model(run) -> None:
+    whole = run("speed.py", *SMALL, "--methods", "vmt_lite", "lora rank=2", "--tasks", "1", "2")
+    bound, *others = only(whole).items()
+    assert [name for name, _ in others] == [
+        "vmt_lite, T = 1",
+        "vmt_lite, T = 2",
+        "lora rank=2, T = 1",
+        "lora rank=2, T = 2",
+        "lora rank=2, T = 2, one path",
+    ]
+    assert {cell["median"] for cell in bound[1].values()} == {1.0}
+    assert all(cells.keys() == bound[1].keys() for _, cells in others)
+    assert any("No GPU" in note for note in whole["notes"])
+
+
+def test_speed_of_dense_models_and_of_merged_ones(run) -> None:
+    words = ("--methods", "polyhistor_lite", "vmt_lite", "--tasks", "1", "--dense", "--merged")
+    whole = run("speed.py", *SMALL, *words)
+    lines = only(whole)
+    assert "vmt_lite, T = 1, DenseModel" in lines
+    baked = "polyhistor_lite, baked, over plain adapters of polyhistor_lite"
+    assert all(column.startswith("inference") for column in lines[baked])
+    assert any("vmt_lite can't be merged" in note for note in whole["notes"])
+
+
+def test_memory_has_paths_one_by_one_and_all_at_once(run) -> None:
+    lines = only(run("memory.py", *SMALL, "--methods", "lora", "vmt_lite", "--tasks", "2"))
+    ways = ("lora, T = 2, all at once", "lora, T = 2, path by path")
+    assert set(lines) == {"frozen backbone", *ways, "vmt_lite, T = 2"}
+    once, one_by_one = (lines[way]["peak, MiB"]["median"] for way in ways)
+    assert once > one_by_one > 0
+
+
+def test_a_missing_peer_and_checkout_are_said(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "peft", None)
+    whole = run("peers.py", *SMALL, "--checkout", "/nowhere", "no_such_module:make")
+    assert [name for name in only(whole) if "ours" not in name] == ["frozen backbone"]
+    first, second = whole["notes"]
+    assert "HF peft isn't installed" in first and "no_such_module" in second
+
+
+def test_peers_are_timed_beside_ours(run, tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    other = "import torch\ndef make(): return torch.nn.Conv2d(3, 4, 1)\n"
+    (tmp_path / "other_encoder.py").write_text(other)
+    lines = only(run("peers.py", *SMALL, "--checkout", str(tmp_path), "other_encoder:make"))
+    assert sum("HF peft 0" in name or "HF peft 1" in name for name in lines) == 4
+    assert sum(name.endswith("over HF peft's") for name in lines) == 4
+    assert f"other_encoder:make of {tmp_path}" in lines
+
+
+def test_startup_has_imports_inject_and_extract_task(run) -> None:
+    whole = run("startup.py", *TINY, "--methods", "adapter", "--tasks", "1", "2")
+    imports, lines = whole["found"].values()
+    assert set(imports) == {"import timm", "import peft_dense"}
+    assert set(lines) == {
+        f"{what}, adapter, T = {count}" for what in ("inject", "extract_task") for count in (1, 2)
+    }

@@ -169,6 +169,9 @@ class LowRankLinear(nn.Module):
 
     def _can_fuse(self, x: Tensor) -> bool:
         """Whether one product with the updated weight does what the layers would do, and sooner."""
+        # Compilers fuse the plain form themselves, and export it for any number of tokens.
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
+            return False
         base = self.base
         tokens = x.numel() // max(x.shape[-1], 1)
         return (
@@ -182,9 +185,6 @@ class LowRankLinear(nn.Module):
             and self.norm is None
             and x.dtype == base.weight.dtype == self.down.dtype == self.up.dtype
             and not torch.is_autocast_enabled(x.device.type)
-            # Compilers fuse the plain form themselves, and export it for any batch.
-            and not torch.compiler.is_compiling()
-            and not torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
         )
 
     def forward_plain(self, x: Tensor) -> Tensor:

@@ -15,20 +15,16 @@ The pipelines rotate by up to 15 degrees, scale by 0.75 to 1.25, crop to 448 x 4
 - *former*: ``augmentation(...)`` of an earlier state of this library, with ``--former``.
 
 Time is the processor's, of one thread, so that other processes disturb little. The pipelines take
-turns, each in a process of its own; a rate is the median of the turns. Ratios are what carries over
-to other machines.
+turns, each in a process of its own; a rate is the median of the turns, and the last column that of
+the turn's time by the fused pipeline's. Ratios are what carries over to other machines.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +32,14 @@ import torch
 
 from peft_dense import data
 
+sys.path.insert(0, str(Path(__file__).parent))  # also where a test loads this file by its path
+from timing import in_turn, processes, ratios, spread
+
 PIPELINES = ("fused", "floats", "three moves", "torchvision")
 TASKS = "semseg,human_parts,sal,normals"
 
 
-def parse() -> argparse.Namespace:
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--data", type=Path, help="a DenseFolder; by default scenes are written")
     parser.add_argument("--tasks", default=TASKS, help=f"its tasks ({TASKS})")
@@ -51,7 +50,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--turns", type=int, default=3, help="processes a pipeline (3)")
     parser.add_argument("--former", type=Path, help="folder of an earlier state's package")
     parser.add_argument("--one", help=argparse.SUPPRESS)
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
 def pipeline(args: argparse.Namespace) -> Callable[[int], Any]:
@@ -109,26 +108,26 @@ def measure(args: argparse.Namespace) -> float:
     torch.set_num_threads(1)
     load = pipeline(args)
     load(0)
-    start = time.process_time()
-    for index in range(args.images):
-        load(index)
-    return args.images / (time.process_time() - start)
+
+    def every() -> None:
+        for index in range(args.images):
+            load(index)
+
+    (seconds,) = in_turn({args.one: every}, 1, warm=0)[args.one]["process"]
+    return args.images / seconds
 
 
-def elsewhere(args: argparse.Namespace, name: str, root: Path) -> float:
-    """Measure one pipeline in a process of its own."""
+def commands(args: argparse.Namespace, root: Path) -> dict[str, list[str]]:
+    """Give the words that measure each pipeline in a process of its own."""
     given = ("tasks", "images", "size", "rotation", "colour")
     options = [word for key in given for word in (f"--{key}", str(getattr(args, key)))]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    if name == "former":
-        environment["PYTHONPATH"] = str(args.former)
-    command = [sys.executable, __file__, "--one", name, "--data", str(root), *options]
-    found = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-    return float(found.stdout)
+    names = (*PIPELINES, "former") if args.former else PIPELINES
+    python = [sys.executable, __file__]
+    return {name: [*python, "--one", name, "--data", str(root), *options] for name in names}
 
 
-def main() -> None:
-    args = parse()
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse(argv)
     if args.one:
         print(measure(args))
         return
@@ -138,14 +137,17 @@ def main() -> None:
             shape = (375, 500)
             root = Path(folder, "scenes")
             data.make_archive(root, train=args.images, val=1, size=shape, layout="folder")
-        names = (*PIPELINES, "former") if args.former else PIPELINES
-        found: dict[str, list[float]] = {name: [] for name in names}
-        for _ in range(args.turns):
-            for name in names:
-                found[name].append(elsewhere(args, name, root))
-    rates = {name: statistics.median(values) for name, values in found.items()}
-    for name, rate in rates.items():
-        print(f"{name:<12}{rate:7.1f} images/s of one core{rates['fused'] / rate:7.2f} x")
+        words = commands(args, root)
+        places = {name: {"OMP_NUM_THREADS": "1"} for name in words}
+        if args.former:
+            places["former"]["PYTHONPATH"] = str(args.former)
+        rates: dict[str, list[float]] = {name: [] for name in words}
+        for name, done in processes(words, args.turns, environments=places):
+            done.check_returncode()
+            rates[name].append(float(done.stdout))
+    for name, each in rates.items():
+        rate, time = spread(each)["median"], ratios(rates["fused"], each)["median"]
+        print(f"{name:<12}{rate:7.1f} images/s of one core{time:7.2f} x")
 
 
 if __name__ == "__main__":

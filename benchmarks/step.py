@@ -7,7 +7,7 @@
 
 One process holds a learner per option, all from the same weights and on the same batch. The rounds
 go through all of them in turn, so that what else the machine does falls on all; a ratio is the
-median over rounds of that round's time by that round's time of the plain step (no fused update, as
+median over rounds of that round's wall time by that round's of the plain step (no fused update, as
 the step was before it had options). Beside them stands a loop of plain torch: the model, the
 losses, `loss.backward()` and the optimizer, without anything that `peft_dense.training` adds.
 """
@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import argparse
 import platform
-import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import date
+from functools import partial
+from itertools import count
+from pathlib import Path
 
 import torch
 from tqdm import tqdm
@@ -34,6 +35,9 @@ from peft_dense.training import add_options, make_backbone, make_model, read_opt
 from peft_dense.training.building import named_methods
 from peft_dense.training.learner import Learner
 from peft_dense.training.step import rounded_products
+
+sys.path.insert(0, str(Path(__file__).parent))  # also where a test loads this file by its path
+from timing import in_turn, ratios, spread
 
 PLAIN = "plain step"
 TASKS = ("semseg", "human_parts", "sal", "normals")
@@ -97,24 +101,27 @@ def main(argv: Sequence[str] | None = None) -> None:
         bare.optimizer.step()
 
     steps["plain torch"] = plain_torch
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for step in tqdm(range(1 + args.rounds), disable=None):
-        for name, run in steps.items():
+
+    def run(name: str) -> Callable[[], None]:
+        numbers = count()
+
+        def once() -> None:
             with rounded_products(name == "tf32"):
-                start = time.perf_counter()
-                run(step)
-                if device.type == "cuda":
-                    torch.cuda.synchronize()
-                seconds[name].append(time.perf_counter() - start)
-    found = {name: times[1:] for name, times in seconds.items()}  # the first warms up
+                steps[name](next(numbers))
+
+        return once
+
+    bar = partial(tqdm, disable=None)
+    times = in_turn({name: run(name) for name in steps}, args.rounds, device=device, progress=bar)
+    found = {name: clocks["wall"] for name, clocks in times.items()}
     print("| option | step, of the plain one's | range over rounds |\n|---|--:|--:|")
-    for name, times in found.items():
-        ratios = [mine / plain for mine, plain in zip(times, found[PLAIN], strict=True)]
-        spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
-        print(f"| {name} | {statistics.median(ratios):.2f} | {spread} |")
+    for name, seconds in found.items():
+        ratio = ratios(seconds, found[PLAIN])
+        range_ = f"{ratio['least']:.2f} to {ratio['most']:.2f}"
+        print(f"| {name} | {ratio['median']:.2f} | {range_} |")
     where = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
     print(
-        f"\n{PLAIN}: {statistics.median(found[PLAIN]):.3f} s a step of {recipe.batch} images of "
+        f"\n{PLAIN}: {spread(found[PLAIN])['median']:.3f} s a step of {recipe.batch} images of "
         f"{setup.image_size[0]} x {setup.image_size[1]}, {method}; {where}, {platform.machine()}, "
         f"{args.threads or torch.get_num_threads()} thread(s), PyTorch {torch.__version__}, "
         f"{args.rounds} rounds, {date.today()}"

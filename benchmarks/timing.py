@@ -10,7 +10,7 @@ import os
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import torch
 
@@ -38,15 +38,18 @@ def in_turn(
     *,
     warm: int = 1,
     device: torch.device | None = None,
+    progress: Callable[[Sequence[int]], Iterable[int]] = iter,
 ) -> Times:
     """Run all in each round; the first ``warm`` rounds aren't counted.
+
+    ``progress`` may show the rounds as they go by, as tqdm does.
 
     Returns:
         Per name the seconds of each round by each clock: process time and wall time, and of a GPU
         the time between two events.
     """
     seconds: Times = {name: {clock: [] for clock in clocks_of(device)} for name in runs}
-    for number in range(warm + rounds):
+    for number in progress(range(warm + rounds)):
         for name, run in runs.items():
             taken = _once(run, device)
             if number >= warm:

@@ -4,9 +4,9 @@
     python benchmarks/training_cost.py --method all --image-size 128 96 --batch 8 --bf16
 
 Each method runs in a process of its own, so that no other's memory counts. The rounds go through
-all methods in turn, and a method's time is its median over rounds: what else the machine does then
-falls on all of them. Times are ratios to decoders_only; memory is what the process takes beyond
-what it had before its model was built (of a GPU: what PyTorch allocates at most).
+all methods in turn, so that what else the machine does falls on all, and a time is the median over
+rounds of that round's by decoders_only's. Memory is what the process takes beyond what it had
+before its model was built (of a GPU: what PyTorch allocates at most).
 """
 
 from __future__ import annotations
@@ -14,25 +14,26 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from datetime import date
+from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
 from peft_dense.cli.output import exit_status
 from peft_dense.data import Scenes, collate
-from peft_dense.errors import UnknownNameError
+from peft_dense.errors import PeftDenseError, UnknownNameError
 from peft_dense.tasks import task
 from peft_dense.training import add_options, make_backbone, make_model, read_options
 from peft_dense.training.building import named_methods
 from peft_dense.training.memory import peak_memory, reset_peak_memory
 from peft_dense.training.optimizer import make_optimizer
 from peft_dense.training.step import backward
+
+sys.path.insert(0, str(Path(__file__).parent))  # also where a test loads this file by its path
+from timing import in_turn, processes, ratios, spread
 
 BASE = "decoders_only"
 TASKS = ("semseg", "human_parts", "sal", "normals")
@@ -67,17 +68,15 @@ def measure(args: argparse.Namespace, label: str) -> dict[str, float]:
     if recipe.checkpointing:
         model.encoder.set_grad_checkpointing()
     optimizer = make_optimizer(model, recipe)
-    seconds = []
-    for _ in range(1 + args.repeats):
-        start = time.perf_counter()
+
+    def step() -> None:
         optimizer.zero_grad()
         backward(model, known, batch, recipe)
         optimizer.step()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - start)
+
+    times = in_turn({name: step}, args.repeats, device=device)[name]["wall"]
     peak = (peak_memory(device) or 0) - before
-    return {"seconds": statistics.median(seconds[1:]), "memory": peak}
+    return {"seconds": spread(times)["median"], "memory": peak}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -88,26 +87,30 @@ def main(argv: Sequence[str] | None = None) -> None:
     if BASE not in (labels := list(named_methods(read_options(args)[0]))):
         raise UnknownNameError(f"{BASE} isn't among the methods, and times are ratios to it.")
     names = [BASE, *(name for name in labels if name != BASE)]
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+    found: dict[str, list[dict[str, float] | None]] = {name: [] for name in names}
     given = list(sys.argv[1:] if argv is None else argv)
-    bar = tqdm([name for _ in range(args.rounds) for name in names], disable=None)
-    for name in bar:
-        command = [sys.executable, __file__, *given, "--one", name]
-        done = subprocess.run(command, capture_output=True, text=True)
+    commands = {name: [sys.executable, __file__, *given, "--one", name] for name in names}
+    turns = processes(commands, args.rounds)
+    bar = tqdm(turns, total=args.rounds * len(names), disable=None)
+    for name, done in bar:
+        found[name].append(None)  # a round that failed keeps its place: ratios pair the rounds
         if done.returncode == 0:
-            found[name].append(json.loads(done.stdout.splitlines()[-1]))
+            found[name][-1] = json.loads(done.stdout.splitlines()[-1])
         else:
             bar.write(f"{name} is left out: {(done.stderr.splitlines() or ['no word'])[-1]}")
-    base = [each["seconds"] for each in found[BASE]]
+    if not any(found[BASE]):
+        raise PeftDenseError(f"{BASE} failed in every round, and times are ratios to it.")
     print("| method | step, of decoders_only's | peak memory, GiB |\n|---|--:|--:|")
     for name in names:
-        if runs := found[name]:
-            ratio = statistics.median(r["seconds"] / b for r, b in zip(runs, base, strict=False))
-            peak = max(each["memory"] for each in runs)
-            print(f"| {name} | {ratio:.2f} | {peak / 2**30:.2f} |")
+        pairs = zip(found[name], found[BASE], strict=True)
+        if runs := [(mine, base) for mine, base in pairs if mine and base]:
+            mine, base = ([run["seconds"] for run in side] for side in zip(*runs, strict=True))
+            peak = max(run["memory"] for run, _ in runs)
+            print(f"| {name} | {ratios(mine, base)['median']:.2f} | {peak / 2**30:.2f} |")
+    seconds = spread([run["seconds"] for run in found[BASE] if run])["median"]
     where = torch.cuda.get_device_name() if torch.cuda.is_available() and not args.cpu else "CPU"
     print(
-        f"\ndecoders_only: {statistics.median(base):.3f} s a step of {args.batch} images; {where}, "
+        f"\ndecoders_only: {seconds:.3f} s a step of {args.batch} images; {where}, "
         f"{platform.machine()}, {args.threads or torch.get_num_threads()} thread(s), PyTorch "
         f"{torch.__version__}, {date.today()}"
     )

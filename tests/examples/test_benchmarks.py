@@ -103,3 +103,55 @@ def test_startup_has_imports_inject_and_extract_task(run) -> None:
     assert set(lines) == {
         f"{what}, adapter, T = {count}" for what in ("inject", "extract_task") for count in (1, 2)
     }
+
+
+NET = '{"embed_dim": 12, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 1, 1]}'
+TRAINED = (
+    *("--cpu", "--image-size", "32", "32", "--batch", "2", "--head-width", "8", "--rounds", "1"),
+    *("--backbone", "swin_tiny_patch4_window7_224", "--backbone-args", NET, "--threads", "1"),
+)
+
+
+@pytest.fixture
+def printed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    """Run a script; give what it printed."""
+    monkeypatch.setattr("sys.path", list(sys.path))
+    threads = torch.get_num_threads()
+
+    def call(script: str, *words: str) -> str:
+        runpy.run_path(str(FOLDER / script))["main"](words)
+        return capsys.readouterr().out
+
+    yield call
+    torch.set_num_threads(threads)
+
+
+def first_cells(table: str) -> list[str]:
+    rows = [line for line in table.splitlines() if line.startswith("|")]
+    return [row.split("|")[1].strip() for row in rows[2:]]
+
+
+def test_step_has_a_ratio_per_option(printed) -> None:
+    table = printed("step.py", *TRAINED, "--tasks", "sal,normals")
+    names = first_cells(table)
+    assert names[0] == "plain step" and names[-1] == "plain torch" and "bf16" in names
+    assert "| plain step | 1.00 | 1.00 to 1.00 |" in table
+    assert "2 images of 32 x 32, vmt_lite; CPU" in table
+
+
+@pytest.mark.full  # a process per method
+def test_training_cost_has_a_ratio_per_method_and_leaves_out_what_fails(printed) -> None:
+    words = ("--tasks", "sal", "--repeats", "1", "--method", "lora,decoders_only")
+    table = printed("training_cost.py", *TRAINED, *words)
+    assert first_cells(table) == ["decoders_only", "lora"]
+    assert "| decoders_only | 1.00 |" in table and "of 2 images; CPU" in table
+
+
+@pytest.mark.full  # a process per pipeline
+def test_loader_has_a_rate_per_pipeline(printed) -> None:
+    former = str(FOLDER.parent / "src")
+    words = ("--images", "2", "--size", "64", "--turns", "1", "--former", former)
+    lines = printed("loader.py", *words).splitlines()
+    names = ("fused", "floats", "three moves", "torchvision", "former")
+    assert all(line.startswith(name) for line, name in zip(lines, names, strict=True))
+    assert lines[0].endswith("   1.00 x")

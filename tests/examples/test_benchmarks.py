@@ -140,7 +140,7 @@ def test_step_has_a_ratio_per_option(printed) -> None:
 
 
 @pytest.mark.full  # a process per method
-def test_training_cost_has_a_ratio_per_method_and_leaves_out_what_fails(printed) -> None:
+def test_training_cost_has_a_ratio_per_method(printed) -> None:
     words = ("--tasks", "sal", "--repeats", "1", "--method", "lora,decoders_only")
     table = printed("training_cost.py", *TRAINED, *words)
     assert first_cells(table) == ["decoders_only", "lora"]

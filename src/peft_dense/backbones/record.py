@@ -40,8 +40,10 @@ class Tap(NamedTuple):
 class _Records(threading.local):
     """The record that is open in this thread, and whether its call wants gradients."""
 
-    taken: dict[Tap, Tensor] | None = None
-    grad: bool = False
+    def __init__(self) -> None:
+        # On the class they would come into being at the first pass, and a compiler trace it anew.
+        self.taken: dict[Tap, Tensor] | None = None
+        self.grad = False
 
 
 _RECORDS = _Records()

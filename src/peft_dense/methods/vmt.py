@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor, nn
 
 from peft_dense.backbones import BackboneInfo, Site, Tap, add_beside, branch_at, branch_name
@@ -16,6 +15,7 @@ from peft_dense.layout import from_channels_last, to_channels_last, tokens_to_ma
 from peft_dense.methods.base import Method, register, width_of
 from peft_dense.nn import VMTAdapter
 from peft_dense.nn.checks import check_choice, check_share
+from peft_dense.nn.scaled_sums import scaled_sums
 
 __all__ = ["VMT", "VMTLite"]
 
@@ -136,34 +136,28 @@ class VMT(Method):
         """Add each task's part to the stage outputs (equation 5).
 
         What limits this is memory traffic, so all is done with the channels last, as the latents
-        lie, the shifts of a stage are added before they meet a map, and a scale and the map under
-        it are read once each.
+        lie, and the shifts of a stage are added before they meet a map.
         """
-        # Laid out anew once, rather than read across its layout by every task.
-        served = {site.stage for site in self._collected(info)}
-        laid = [_last(each) if i in served else each for i, each in enumerate(outputs)]
-        features = {task: list(laid) for task in tasks}
-        for sites in self._alike(info):
-            stage, adapters = sites[0].stage, [_adapter(path, site) for site in sites]
-            output = outputs[stage]
+        features = {task: list(outputs) for task in tasks}
+        stages: dict[int, list[Site]] = {}
+        for site in self._collected(info):
+            stages.setdefault(site.stage, []).append(site)
+        for stage, sites in stages.items():
+            output, adapters = outputs[stage], [_adapter(path, site) for site in sites]
             latents = [
                 to_channels_last(_to_map(path, info, site, taps[_latent(site)], image, output), 1)
                 for site in sites
             ]
-            for task in tasks:
-                shifts = [adapter.shift(task) for adapter in adapters]
-                feature = to_channels_last(features[task][stage], 1) + sum(shifts[1:], shifts[0])
-                for adapter, latent in zip(adapters, latents, strict=True):
-                    feature = torch.addcmul(feature, latent, adapter.scale(task))
+            sums = scaled_sums(
+                # Laid out anew once, rather than read across its layout by every task.
+                to_channels_last(output, 1).contiguous(),
+                latents,
+                [[adapter.scale(task) for adapter in adapters] for task in tasks],
+                [_sum([adapter.shift(task) for adapter in adapters]) for task in tasks],
+            )
+            for task, feature in zip(tasks, sums, strict=True):
                 features[task][stage] = from_channels_last(feature, 1)
         return features
-
-    def _alike(self, info: BackboneInfo) -> list[list[Site]]:
-        """Group the sites whose tokens lie alike: their parts are added first, then laid out."""
-        groups: dict[tuple[int, tuple[int, ...]], list[Site]] = {}
-        for site in self._collected(info):
-            groups.setdefault((site.stage, site.grid), []).append(site)
-        return list(groups.values())
 
     def count(self, info: BackboneInfo, tasks: int) -> int:
         """``sum (2 d n + d + 2 d T [+ 2 d])``: projections, bias, scales and shifts, LayerNorm."""
@@ -239,9 +233,8 @@ def _latent(site: Site) -> Tap:
     return Tap(f"{branch_name(site)}.up")
 
 
-def _last(output: Tensor) -> Tensor:
-    """Keep the shape (B, C, H, W), with the channels last in memory."""
-    return from_channels_last(to_channels_last(output, 1).contiguous(), 1)
+def _sum(vectors: list[Tensor]) -> Tensor:
+    return sum(vectors[1:], vectors[0])
 
 
 def _adapter(path: nn.Module, site: Site) -> VMTAdapter:

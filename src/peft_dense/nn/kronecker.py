@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from peft_dense.errors import HyperparameterError
 from peft_dense.layout import check_last_axis
@@ -32,7 +33,10 @@ def kronecker_sum(a: Tensor, b: Tensor) -> Tensor:
         >>> torch.allclose(kronecker_sum(a, b), dense, atol=1e-5)
         True
     """
-    return torch.einsum("ipr,iqs->pqrs", a, b).flatten(2, 3).flatten(0, 1)
+    (_, p, r), (_, q, s) = a.shape, b.shape
+    # One product, where einsum makes a batch of products with an axis of 1.
+    products = (a.flatten(1).mT @ b.flatten(1)).view(p, r, q, s)
+    return products.transpose(1, 2).flatten(2, 3).flatten(0, 1)
 
 
 def kronecker_apply(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
@@ -223,7 +227,10 @@ class KroneckerLinear(nn.Module):
         # Not by the number of tokens: a branch on a shape can't be exported with a dynamic batch.
         # Forward and backward on one CPU core, 768 to 192 with n = 3: 6,272 tokens 34 ms dense,
         # 230 ms factored; 64 tokens 1.0 and 1.3 ms.
-        y = x @ kronecker_sum(slow, fast) if self.materialise else kronecker_apply(x, slow, fast)
+        if self.materialise:
+            # Adds the bias in the product, not in a pass of its own.
+            return F.linear(x, kronecker_sum(slow, fast).mT, self.bias)
+        y = kronecker_apply(x, slow, fast)
         return y if self.bias is None else y + self.bias
 
     def extra_repr(self) -> str:

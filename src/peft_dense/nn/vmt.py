@@ -122,7 +122,8 @@ class VMTAdapter(nn.Module):
 
     def generic(self, h: Tensor) -> Tensor:
         """Give the part of the latent that joins the stream, ``gate * h``, times the gain."""
-        return self.gain * self.gate * h
+        factor = self.gain * self.gate
+        return h if factor == 1 else factor * h
 
     def specific(self, h: Tensor, task: str) -> Tensor:
         """Give the part of one task, ``scale * ((1 - gate) * h) + shift`` (equation 4).

@@ -61,7 +61,7 @@ K_tlj = (v_tlj H^p) (v_tlj H^q)'          a template: equation 5
 W_tl = sum_j S_lj (x) K_tlj               S_lj (s, s): equation 6
 Every W and H is gain / inputs times its parameter: a constant of ours (FanInLinear)""",
     "vmt": """\
-h_l = c relu(norm(x) W_down) W_up                          equation 3; c = 2 is ours
+h_l = c relu(norm(x) W_down) W_up                          equation 3; c = 4 is ours
 y = mlp(x) + lambda h_l                                    the stream, for all tasks
 F_t = F + sum_l (alpha_tl * (1 - lambda) h_l + beta_tl)    a task's stages: equations 4, 5""",
     "vmt_lite": """\

@@ -166,8 +166,8 @@ def test_an_edit_is_called_an_edit(tmp_path):
 @pytest.mark.parametrize(
     ("number", "words"),
     [
-        (99, "format 99; this version reads up to 3. Update peft-dense"),
-        (4, "format 4; this version reads up to 3. Update peft-dense"),
+        (99, "format 99; this version reads up to 4. Update peft-dense"),
+        (5, "format 5; this version reads up to 4. Update peft-dense"),
         (1, "format 1, from before the first release"),
         pytest.param(10**4000, "Update peft-dense", id="huge"),
     ],
@@ -185,13 +185,13 @@ def test_another_format(number, words, tmp_path):
 @pytest.mark.parametrize(
     "text",
     [
-        b'{"format": 3, "format": 3}',
+        b'{"format": 4, "format": 4}',
         b'{"format": NaN}',
         b'{"format": true}',
-        b'{"format": 3.0}',
+        b'{"format": 4.0}',
         b'{"format": 1' + b"0" * 5000 + b"}",
         b"[" * 100_000,
-        b'{"format": 3, "a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"format": 4, "a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
         b" " * (LIMIT + 1),
         b"\xff\xfe\xfa",
         b'"\\ud800"',

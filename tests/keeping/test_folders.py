@@ -221,7 +221,7 @@ def test_damaged_tensors(keep, tmp_path):
 def test_a_newer_format(tmp_path):
     adapt().save(tmp_path)
     forge(tmp_path, lambda config: config.update(format=99))
-    with pytest.raises(CheckpointError, match="format 99; this version reads up to 3. Update"):
+    with pytest.raises(CheckpointError, match="format 99; this version reads up to 4. Update"):
         AdaptedBackbone.load(tmp_path, swin())
 
 

@@ -114,7 +114,7 @@ def replace_whole(rng: random.Random, folder: Path, name: str) -> None:
                 struct.pack("<Q", len(nested)) + nested,
                 bomb,
                 struct.pack("<Q", len(bomb)) + bomb,
-                b'{"format": 3, "a": ' + bomb[: LIMIT - 100] + b"]]}",
+                b'{"format": 4, "a": ' + bomb[: LIMIT - 100] + b"]]}",
                 b'{"format": ' + b"9" * 5000 + b"}",
                 b"\xef\xbb\xbf" + (folder / name).read_bytes(),
                 b"{}",

@@ -34,7 +34,7 @@ from peft_dense.keeping.tensors import (
 __all__ = ["CONFIG", "TENSORS", "Saved", "read", "sign", "write"]
 
 CONFIG, TENSORS = "peft_dense.json", "peft_dense.safetensors"
-FORMAT = 3
+FORMAT = 4
 
 
 @dataclass(frozen=True)

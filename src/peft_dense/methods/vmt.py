@@ -25,7 +25,7 @@ __all__ = ["VMT", "VMTLite"]
 class VMT(Method):
     """Adds a shared adapter beside every MLP and gives each task a scaled and shifted share of it.
 
-    VMT-Adapter, section 4.1. With ``h = c relu(x W_down) W_up`` (equation 3; the constant c = 2 is
+    VMT-Adapter, section 4.1. With ``h = c relu(x W_down) W_up`` (equation 3; the constant c = 4 is
     ours, by measurement, and VMT-Adapter-Lite's is 1) and gating ratio lambda, the stream receives
     ``lambda h``; task t receives, at every stage, the stage output plus
     ``sum_l alpha_tl * (1 - lambda) h_l + beta_tl`` over the stage's layers (equations 4 and 5). The
@@ -50,7 +50,7 @@ class VMT(Method):
     name: ClassVar[str] = "vmt"
     paper: ClassVar[str] = "VMT-Adapter, section 4.1"
     one_path: ClassVar[bool] = True
-    gain: ClassVar[float] = 2.0
+    gain: ClassVar[float] = 4.0
     """Factor of the latent, by measurement: docs/results.md, "VMT-Adapter: what was tried"."""
 
     ratio: int = 4

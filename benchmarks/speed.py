@@ -178,7 +178,8 @@ def fill(setting: Setting, args: argparse.Namespace, notes: list[str]) -> None:
             for count in args.tasks:
                 name = f"{chosen.label}, T = {count}"
                 adapted = chosen.put_on(net, count)
-                setting.add(name, adapted)
+                if any(parameter.requires_grad for parameter in adapted.parameters()):
+                    setting.add(name, adapted)  # decoders_only's encoder has no step
                 if count > 1 and not chosen.one_path:
                     setting.add(f"{name}, one path", adapted, ["task_0"])
                 if args.dense:

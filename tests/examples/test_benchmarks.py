@@ -61,10 +61,12 @@ def test_speed_has_ratios_of_each_model(run) -> None:
 
 
 def test_speed_of_dense_models_and_of_merged_ones(run) -> None:
-    words = ("--methods", "polyhistor_lite", "vmt_lite", "--tasks", "1", "--dense", "--merged")
+    methods = ("decoders_only", "polyhistor_lite", "vmt_lite")
+    words = ("--methods", *methods, "--tasks", "1", "--dense", "--merged")
     whole = run("speed.py", *SMALL, *words)
     lines = only(whole)
     assert "vmt_lite, T = 1, DenseModel" in lines
+    assert "decoders_only, T = 1, DenseModel" in lines and "decoders_only, T = 1" not in lines
     baked = "polyhistor_lite, baked, over plain adapters of polyhistor_lite"
     assert all(column.startswith("inference") for column in lines[baked])
     assert any("vmt_lite can't be merged" in note for note in whole["notes"])

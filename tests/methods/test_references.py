@@ -148,7 +148,7 @@ def test_vmt_features_follow_equations_3_to_5():
                 z = F.layer_norm(kept[site.name], (site.width,), layer.norm.weight, layer.norm.bias)
                 h = F.relu(z @ layer.down.weight.T) @ layer.up.weight.T + layer.up.bias
                 own = layer.tasks[task]
-                part = own.scale * 0.5 * (2 * h) + own.shift
+                part = own.scale * 0.5 * (4 * h) + own.shift
                 expected += part.mT.reshape(output.shape)
             close(features[task][stage], expected, rtol=1e-3, atol=1e-3)
 

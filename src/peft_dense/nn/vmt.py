@@ -122,8 +122,7 @@ class VMTAdapter(nn.Module):
 
     def generic(self, h: Tensor) -> Tensor:
         """Give the part of the latent that joins the stream, ``gate * h``, times the gain."""
-        factor = self.gain * self.gate
-        return h if factor == 1 else factor * h
+        return self.gain * self.gate * h
 
     def specific(self, h: Tensor, task: str) -> Tensor:
         """Give the part of one task, ``scale * ((1 - gate) * h) + shift`` (equation 4).

@@ -71,6 +71,26 @@ def test_a_half_precision_weight_does_not_round_the_update_away() -> None:
     assert_close(y, torch.full_like(y, 8 * 2.0**-12))
 
 
+def test_autocast_does_not_round_the_update_away() -> None:
+    layer = LowRankLinear(nn.Linear(8, 4, bias=False), 1, alpha=1.0)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        layer.base.weight.copy_(torch.tensor([1.0, -1.0]).repeat(4, 4))
+        layer.down.fill_(1.0)
+        layer.up.fill_(2.0**-12)
+        y = layer(torch.ones(50, 8))
+    assert_close(y, torch.full_like(y, 8 * 2.0**-12))
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_an_export_takes_few_tokens_and_many(kind: type[LowRankLinear]) -> None:
+    """Which form is the cheaper one depends on their number, and must not be written into it."""
+    layer, tokens = made(kind, (8, 8), 2, True, torch.float), torch.export.Dim("tokens", min=2)
+    program = torch.export.export(layer, (torch.randn(3, 8),), dynamic_shapes=({0: tokens},))
+    for number in (2, 50):
+        x = torch.randn(number, 8)
+        assert_close(program.module()(x), layer(x), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("kind", LAYERS)
 def test_gradients_and_their_gradients_are_those_of_finite_differences(
     kind: type[LowRankLinear],

@@ -66,6 +66,7 @@ def test_the_parts_are_the_equations(given_: dict[str, Any]) -> None:
         own = adapter.tasks[task]
         h_t = given_["gain"] * (1 - gate) * h
         assert_close(adapter.specific(h, task), own.scale * h_t + own.shift)
+        assert_close(h * adapter.scale(task) + adapter.shift(task), adapter.specific(h, task))
 
 
 @pytest.mark.parametrize("m", [None, 3])

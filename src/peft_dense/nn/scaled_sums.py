@@ -62,7 +62,6 @@ def _can_fuse(base: Tensor, maps: Row, vectors: Row) -> bool:
         # Compilers fuse the plain form themselves, and export it for any batch.
         not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
-        and not torch.is_autocast_enabled(base.device.type)
         # Forward-mode derivatives, and vmap, which can't add in place.
         and forward_ad._current_level < 0
         and torch._C._functorch.peek_interpreter_stack() is None

@@ -11,6 +11,9 @@ from xml.etree import ElementTree
 
 import pytest
 import torch
+from timm.models.pvt_v2 import PyramidVisionTransformerV2
+
+from peft_dense import inject
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 TINY = ("--backbone", "pvt_v2_b0", "--rounds", "1")
@@ -58,6 +61,18 @@ def test_speed_has_ratios_of_each_model(run) -> None:
     assert {cell["median"] for cell in bound[1].values()} == {1.0}
     assert all(cells.keys() == bound[1].keys() for _, cells in others)
     assert any("No GPU" in note for note in whole["notes"])
+
+
+def test_one_path_means_the_pass_of_its_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.path", list(sys.path))
+    net = PyramidVisionTransformerV2(depths=(1,), embed_dims=(32,), num_heads=(1,), sr_ratios=(1,))
+    adapted = inject(net, "lora", tasks=["one", "other"])
+    where = runpy.run_path(str(FOLDER / "speed.py"))["Where"](
+        torch.device("cpu"), "float32", "eager"
+    )
+    x = torch.randn(1, 3, 32, 32)
+    assert where.call(adapted, None)(x).keys() == {"one", "other"}
+    assert where.call(adapted, ["other"])(x).keys() == {"other"}
 
 
 def test_speed_of_dense_models_and_of_merged_ones(run) -> None:

@@ -133,11 +133,7 @@ class VMTAdapter(nn.Module):
         return part
 
     def scale(self, task: str) -> Tensor:
-        """Give what one task multiplies h by, ``scale * (1 - gate)``, times the gain: ``(C,)``.
-
-        With :meth:`shift`, ``h * scale + shift`` is :meth:`specific`, for those who add up the
-        parts of several layers and save passes over h.
-        """
+        """Give s of ``specific(h) = s * h + shift``, with gate and gain: ``(C,)``."""
         factor: Tensor = self.gain * (1 - self.gate) * self.tasks[task].scale
         return factor
 

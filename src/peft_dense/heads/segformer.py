@@ -105,12 +105,15 @@ class SegFormerHead(Head):
         self.check(features)
         size = features[0].shape[-2:]
         parts = self.fuse.weight.flatten(1).chunk(len(features), dim=1)
-        stages = [
+        stages = (
             _upsample(_project_and_fuse(x, project, part), size)
             for x, project, part in zip(features, self._projections(), parts, strict=True)
-        ]
-        fused: Tensor = sum(stages[1:], stages[0])
-        out: Tensor = self.classify(self.dropout(F.relu(self.norm(fused))))
+        )
+        # in place, as ReLU: maps at the finest size are what costs memory and time here
+        fused = next(stages)
+        for stage in stages:
+            fused += stage
+        out: Tensor = self.classify(self.dropout(F.relu(self.norm(fused), inplace=True)))
         return out
 
     def _projections(self) -> Iterable[nn.Linear]:

@@ -40,6 +40,18 @@ def run_all(setup: Setup, recipe: Recipe, accelerator: Accelerator | None = None
 
     Raises:
         PeftDenseError: As its parts.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> with tempfile.TemporaryDirectory() as out:
+        ...     data = {"tasks": "sal", "scenes": (4, 2), "image_size": (64, 64)}
+        ...     setup = Setup(method="vmt_lite,lora", out=Path(out), cpu=True, **data)
+        ...     results = run_all(setup, Recipe(steps=2, batch=2))
+        <BLANKLINE>
+        method    sal mIoU↑  Delta %  encoder  all params ...
+        >>> [result["label"] for result in results]
+        ['vmt_lite', 'lora']
     """
     runs = named_methods(setup)
     accelerator = accelerator or make_accelerator(setup.cpu)

@@ -34,6 +34,15 @@ class TrainedRun:
         size: Height and width that images were trained and scored at.
         white: What white is in images of 16 bits, as in the data of training.
         bf16: Whether it was scored in bfloat16.
+
+    Example:
+        >>> import timm
+        >>> from peft_dense import inject
+        >>> encoder = inject(timm.create_model("pvt_v2_b0"), "vmt_lite", tasks=["sal"])
+        >>> model = DenseModel(encoder, {"sal": 1}, width=16)
+        >>> run = TrainedRun(Path(), model, {"sal": task("sal")}, (64, 64), 255.0, bf16=False)
+        >>> [found.map("sal").size for found in run.predict([torch.rand(3, 48, 80)])]
+        [(80, 48)]
     """
 
     folder: Path
@@ -84,7 +93,17 @@ def load_run(
         UnknownNameError: ``which`` is another name.
 
     Example:
-        ``load_run("runs/train/vmt_lite").predict("photos/")``
+        >>> import tempfile
+        >>> from peft_dense.training import Recipe, run_all
+        >>> with tempfile.TemporaryDirectory() as out:
+        ...     data = {"tasks": "sal", "scenes": (4, 2), "image_size": (64, 64)}
+        ...     setup = Setup(method="vmt_lite", out=Path(out), cpu=True, **data)
+        ...     results = run_all(setup, Recipe(steps=2, batch=2))
+        ...     run = load_run(Path(out, "vmt_lite"))
+        <BLANKLINE>
+        method    sal mIoU↑  Delta %  encoder  all params ...
+        >>> run.size, list(run.tasks)
+        ((64, 64), ['sal'])
     """
     run = Path(run)
     if which not in _MODELS:

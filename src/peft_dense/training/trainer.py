@@ -92,7 +92,17 @@ class Trainer:
         UnsupportedModelError: Of several processes, a batch norm trains that they can't share.
 
     Example:
-        ``Trainer(model, tasks, train, val, Recipe(epochs=10), "runs/mine").fit()``
+        >>> import tempfile, timm
+        >>> from peft_dense import inject
+        >>> from peft_dense.data import Scenes
+        >>> from peft_dense.tasks import task
+        >>> encoder = inject(timm.create_model("pvt_v2_b0"), "vmt_lite", tasks=["sal"])
+        >>> model, tasks = DenseModel(encoder, {"sal": 1}, width=16), {"sal": task("sal")}
+        >>> train, val = (Scenes(4, (64, 64), ["sal"], seed=seed) for seed in (0, 1))
+        >>> with tempfile.TemporaryDirectory() as out:
+        ...     result = Trainer(model, tasks, train, val, Recipe(steps=2, batch=2), out).fit()
+        >>> result["steps"], list(result["scores"])
+        (2, ['sal'])
     """
 
     def __init__(

@@ -122,7 +122,8 @@ Which methods work on which backbone. Each pair was tried with random weights.
 - *no mlp*, *no qkv*: the backbone has no MLP, or no attention with query, key and value
   projections, that was recognised.
 - *off the map*: the backbone has MLPs, but none has the shape of its stage's output.
-  *Works (7 of 20)*: seven of its twenty MLPs have, and only those give the tasks parts of their own.
+  *Works (7 of 20)*: seven of its twenty MLPs have, and only those give the tasks parts of their
+  own.
 """
 
 

@@ -149,7 +149,8 @@ def evidence(name: str, info: BackboneInfo, heads: int) -> list[str]:
     if not rows:
         return ["It is in neither paper's tables, so there is no printed count to compare with."]
     lines = [
-        "| setting | encoder | printed | difference | all | printed | difference | table | certainty |",
+        "| setting | encoder | printed | difference "
+        "| all | printed | difference | table | certainty |",
         "|---|--:|--:|---|--:|--:|---|---|---|",
     ]
     notes = []

@@ -41,7 +41,7 @@ class BitFit(Method):
         """Fold nothing: the path is a plain backbone already."""
 
     def count(self, info: BackboneInfo, tasks: int) -> int:
-        """All biases, a copy per path."""
+        """The parameters that train, a copy per path."""
         return info.numel(self._names(info)) * self.passes(tasks)
 
     def resolve(self, info: BackboneInfo) -> BitFit:

@@ -55,8 +55,6 @@ class AdaptFormer(Adapter):
             raise HyperparameterError(
                 "adaptformer has one width at every stage: set width=..., or use shared_adapter."
             )
-        if self.width < 1:
-            raise HyperparameterError(f"width={self.width!r} must be a whole number from 1 up.")
 
     def _branch(self, site: Site, linear: Callable[[int, int], nn.Module]) -> Bottleneck:
         branch = super()._branch(site, linear)

@@ -45,9 +45,9 @@ class Bottleneck(nn.Module):
         ``(..., C) -> (..., C)``
 
     Raises:
-        HyperparameterError: If the width isn't a whole number from 1 up, norm is another, or
-            dropout isn't from 0 to 1.
-        UnknownNameError: If the activation is another.
+        HyperparameterError: If the width isn't a whole number from 1 up, norm is none of the
+            above, or dropout isn't from 0 to 1.
+        UnknownNameError: If the activation is unknown.
         UnsupportedModelError: If ``linear`` builds something that can't be silenced.
         ShapeError: If the last axis of the input isn't C wide.
 
@@ -130,8 +130,8 @@ def apply_bottleneck(
         the result is ``(..., C)``.
 
     Raises:
-        HyperparameterError: If norm is another, or norm weights come without a norm.
-        UnknownNameError: If the activation is another.
+        HyperparameterError: If norm is none of the above, or norm weights come without a norm.
+        UnknownNameError: If the activation is unknown.
         ShapeError: If the last axis of the input isn't C wide.
 
     Example:

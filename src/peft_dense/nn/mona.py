@@ -27,8 +27,7 @@ class MonaAdapter(nn.Module):
 
     Class and register tokens have no place on the map: the branch adds nothing to them (the
     original's backbones have none). ``up`` starts at zero, so the branch starts silent; the
-    original draws it near zero and so starts close to the identity only. ``norm_scale`` starts at
-    1e-6 and ``input_scale`` at one, as there.
+    original draws it near zero. ``norm_scale`` starts at 1e-6 and ``input_scale`` at one, as there.
 
     Args:
         features: Width of the stream, C.

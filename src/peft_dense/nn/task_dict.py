@@ -22,8 +22,8 @@ _RESERVED = frozenset(dir(nn.ModuleDict()))
 class TaskDict(nn.ModuleDict):
     """Hold one module per task, keyed by any non-empty task name.
 
-    It is also a mark: whatever sits under the key of a task serves that task only. Counting per
-    task, saving, adding and removing tasks all go by it.
+    What lies under a task's key serves that task only: counting per task, saving, adding and
+    removing tasks rely on it.
 
     Inside, ``.`` is kept as ``%2E`` and ``%`` as ``%25``, and a name that ``nn.ModuleDict`` uses
     itself has its first character encoded (``keys`` as ``%6Beys``). All other names appear in

@@ -58,7 +58,7 @@ class BoundaryMeter(Meter):
       neighbouring ones, which added less than a thousandth of a point.
     - ``oisF``: where nothing is right, theirs take the lowest threshold, with the most errors.
     - ``AP``: thresholds without a prediction have precision 0 (``edgesEvalDir``), not 1 (SEISM).
-    - Ignored pixels: there are none there.
+    - Ignored pixels: they have none.
 
     Args:
         task: The task that checks logits and labels: an edge task.
@@ -67,7 +67,7 @@ class BoundaryMeter(Meter):
         thresholds: How many, K: 1 / (K + 1) ... K / (K + 1).
         thin: Whether to thin the prediction at each threshold.
         thin_truth: Whether to thin the truth.
-        nms: Whether to suppress what isn't a maximum across the edge before. It also fades the
+        nms: Whether to suppress first what isn't a maximum across the edge. It also fades the
             outermost five pixels of the prediction.
 
     Shape:

@@ -1,4 +1,4 @@
-"""What makes labels look wrong as a whole: nothing marked, one class, depth in another unit."""
+"""Signs that labels are wrong as a whole: nothing marked, one class, depth in another unit."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Finding:
         what: What looks wrong.
         message: What was found, what was expected, and what to do.
         file: The label that shows it, if one does.
-        serious: Whether training would learn or score nothing, or fail; else it may be meant so.
+        serious: Whether training would learn or score nothing, or fail; else it may be intended.
 
     Example:
-        >>> print(Finding("sal", "nothing", "no pixel is marked", Path("a.png")))
+        >>> print(Finding("sal", "no positive", "no pixel is marked", Path("a.png")))
         a.png: no pixel is marked
     """
 

@@ -1,4 +1,4 @@
-"""Checks of what a description says: known keys, right types, with the nearest that is known."""
+"""Checks of a description's keys and types; errors name the nearest known key."""
 
 from __future__ import annotations
 

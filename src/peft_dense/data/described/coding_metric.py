@@ -21,7 +21,7 @@ __all__ = ["UNITS", "DepthCoding", "NormalsCoding"]
 
 UNITS = {"m": 1.0, "dm": 0.1, "cm": 0.01, "mm": 0.001, "um": 1e-6, "km": 1000.0}
 UNITS |= {"in": 0.0254, "ft": 0.3048}
-"""Metres that a unit of depth has."""
+"""Metres per unit of depth."""
 
 _AXES = {
     "right": (0, 1),

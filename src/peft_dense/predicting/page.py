@@ -24,7 +24,7 @@ See = Callable[[Path], Prediction]
 
 
 def _gradio() -> Any:
-    """Import gradio, which must be told before that it isn't to report its use.
+    """Import gradio, its reports of use switched off before.
 
     Raises:
         MissingPackageError: It isn't installed.
@@ -43,7 +43,7 @@ def build_page(see: See, tasks: Sequence[str], title: str) -> Any:
     Args:
         see: Predicts the image of a file.
         tasks: Names of the tasks.
-        title: What is above it.
+        title: Heading of the page.
 
     Raises:
         MissingPackageError: gradio isn't installed.

@@ -46,7 +46,7 @@ class DenseModel(nn.Module):
         **options: Passed on to every head, such as ``width=256``.
 
     Shape:
-        ``(B, 3, H, W) ->`` per task ``(B, out, H, W)``
+        ``(B, C, H, W) ->`` per task ``(B, out, H, W)``
 
     Raises:
         UnknownNameError: Unknown head, unknown option of a named head, or a head for a task that

@@ -3,7 +3,7 @@
 ::
 
     PeftDenseError
-    ├── UnknownNameError       (ValueError)  a method, task, head or argument nobody registered
+    ├── UnknownNameError       (ValueError)  an unknown method, task, head or argument
     ├── HyperparameterError    (ValueError)  a ratio, rank or dimension that doesn't fit the widths
     ├── ShapeError             (ValueError)  a tensor of the wrong shape or dtype
     │   └── ImageSizeError                   an image the backbone's stages can't divide

@@ -73,10 +73,11 @@ def _start(adapted: AdaptedBackbone, like: Tensor) -> dict[str, Tensor]:
     frozen, tensors = ownership.frozen_tensors(adapted), adapted.backbone_tensors()
     lost = [n for n in names if n not in frozen and (adapted.replaced or tensors[n].is_meta)]
     if lost and not like.is_meta:
+        more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
         raise UnsupportedModelError(
-            f"a new task of {adapted.method.name} starts from the backbone's own {lost[0]} (and "
-            f"{len(lost) - 1} more), and the model given to inject holds other values than those "
-            "loaded since. Load the weights into the backbone first, then inject."
+            f"a new task of {adapted.method.name} starts from the backbone's own {lost[0]}{more}, "
+            "and the model given to inject holds other values than those loaded since. Load the "
+            "weights into the backbone first, then inject."
         )
     return {
         name: tensors[name] if name in frozen else _copy_of(tensors[name], like) for name in names

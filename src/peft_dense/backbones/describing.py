@@ -1,4 +1,4 @@
-"""What the probe found, as a table that people read before they choose a method."""
+"""What the probe found, as a table."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class WholeImage:
 
     Args:
         path: The path that runs.
-        image: What it is given.
+        image: Its input.
 
     Shape:
         ``image``: ``(B, C, H, W)``

@@ -1,4 +1,4 @@
-"""What a method is: which tasks share a path, what goes on each path, and how many parameters.
+"""The base of all methods, and their registry.
 
 A method is a frozen dataclass of hyper-parameters, registered by name. It answers two questions.
 *Which tasks share a path?* ``one_path``: one path for all tasks, or one per task; each path costs

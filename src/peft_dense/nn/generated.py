@@ -15,8 +15,8 @@ __all__ = ["GeneratedBottleneck"]
 class GeneratedBottleneck(nn.Module):
     """Residual branch of a bottleneck whose weights are ``source(*key)``.
 
-    The source is referred to, not registered: it belongs to whoever owns it once, and every branch
-    that it feeds counts nothing.
+    The source is referred to, not registered: another module owns it, and the branch itself has no
+    parameters.
 
     Args:
         source: Maps ``key`` to a dict with ``down`` (C, n) and ``up`` (n, C); it may also have

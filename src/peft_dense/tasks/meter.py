@@ -1,4 +1,4 @@
-"""What a meter is: sums over batches and processes, and the metrics they give."""
+"""The base of all meters: sums over batches and processes, and the metrics they give."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["Measured", "Meter", "histogram"]
 
 
 class Measured(Protocol):
-    """What a meter asks of the task it measures."""
+    """What a meter needs of the task it measures."""
 
     @property
     def name(self) -> str:
-        """What it is called."""
+        """Name of the task."""
 
     @property
     def channels(self) -> int:

@@ -111,7 +111,7 @@ class Scores:
 
         Args:
             reference: The scores to compare with.
-            allow_protocols: Whether protocols may differ. Whoever shows the gain then must say so.
+            allow_protocols: Whether protocols may differ; then say so beside the gain.
 
         Raises:
             DataError: If a task's metric or the protocol differs.

@@ -1,4 +1,4 @@
-"""Which images per step sees, and how they are drawn: functions of seed and step alone.
+"""Which images a step sees, and how they are drawn: functions of seed and step alone.
 
 Nothing has a state that a checkpoint would have to hold, and neither the number of processes nor
 that of loading workers changes what is drawn.

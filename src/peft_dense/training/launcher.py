@@ -1,4 +1,4 @@
-"""What a launcher may ask for: processes and bfloat16; anything else is refused by name."""
+"""Checks of the launcher: it may ask for processes and bfloat16, and nothing else."""
 
 from __future__ import annotations
 

@@ -112,8 +112,8 @@ def _events_name() -> str:
 class _Events:
     """Write a file of TensorBoard events, each at once.
 
-    Torch's ``SummaryWriter`` writes in a thread, whose errors, such as a full disk, nobody can
-    catch.
+    Torch's ``SummaryWriter`` writes in a thread, whose errors, such as a full disk, can't be
+    caught.
 
     Args:
         file: Takes the events.

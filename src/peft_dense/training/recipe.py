@@ -1,4 +1,4 @@
-"""What a training run is, apart from its model and data."""
+"""How a run trains, as typed options."""
 
 from __future__ import annotations
 

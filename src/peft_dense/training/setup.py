@@ -1,4 +1,4 @@
-"""What a run is made of besides its recipe: data, model and place, as typed options."""
+"""The data, model and place of a run, as typed options."""
 
 from __future__ import annotations
 

@@ -85,7 +85,6 @@ class DescribedFolder(LabelledFiles):
         self._reader = find_reader(
             how.images.reader, f"[images] of {how.source}", variable=how.images.variable
         )
-        self._late = late
         self._ids = Ids(how, folder, self._pattern, self._reader)
         super().__init__(folder, split, (), transform, self._ids.of(split))
         self._parts = self._label_parts(self._wanted(tasks))

@@ -75,7 +75,7 @@ def describe(root: str | Path) -> Draft:
         )
     ready = recognise(root)
     if ready is not None and ready != "folder":
-        return _like(root, ready)
+        return _like(ready)
     groups = find_groups(root)[:_MOST]
     looks = [(group, look_at(group)) for group in groups]
     image = _images_of(looks)
@@ -133,7 +133,7 @@ def _with_root(text: str, root: Path) -> str:
     return "\n".join([*lines[:at], f"root = {quoted(root.as_posix())}", *lines[at:]])
 
 
-def _like(root: Path, ready: str) -> Draft:
+def _like(ready: str) -> Draft:
     """Refer to a ready description."""
     how = read_description(ready)
     text = (

@@ -84,7 +84,7 @@ def find_groups(root: Path) -> list[Group]:
             families[template, tail].append((word, folder, name))
     merged = _merge(families)
     groups = [
-        _group(root, parts, tail, members, templates)
+        _group(root, parts, tail, members)
         for (parts, tail), members in merged.items()
         if len(members) > 1
     ]
@@ -212,7 +212,6 @@ def _group(
     parts: tuple[str, ...],
     tail: str,
     members: _Members,
-    templates: Mapping[tuple[str, ...], tuple[str, tuple[str, ...]]],
 ) -> Group:
     """Write the pattern of files, and find each file's id by it."""
     last = len(parts)

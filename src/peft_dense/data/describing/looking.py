@@ -191,7 +191,7 @@ def _of_numbers(arrays: Sequence[Array], hint: str | None, modes: set[str]) -> L
                 doubts=["threshold: grey values above it are marked"],
             )
         return Look("image" if hint == "image" else "unknown", saw=f"{len(held)} grey values")
-    return _classes(held, hint)
+    return _classes(held)
 
 
 def _marks(held: list[Any], hint: str | None) -> Look:
@@ -200,7 +200,7 @@ def _marks(held: list[Any], hint: str | None) -> Look:
     return Look("edge" if hint == "edge" else "binary", saw=f"values {shown}", doubts=doubts)
 
 
-def _classes(held: list[int], hint: str | None) -> Look:
+def _classes(held: list[int]) -> Look:
     top = [value for value in held if value not in (IGNORE, IGNORE_MANY)]
     if not top:
         return Look("unknown", saw=f"no value but {' and '.join(map(str, held))}")

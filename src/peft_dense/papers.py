@@ -180,8 +180,8 @@ _SET_MORE = (
 _NOTES = {
     "multitask_full": f"{_ONE_SET} The encoder is printed truncated, not rounded.",
     "bitfit": "The count shows that the relative-position bias tables train too.",
-    "phm": "The text puts it after attention and MLP; no sensible definition with two sites fits "
-    "the count, one beside the MLP does.",
+    "phm": "The text puts it after attention and MLP; no plausible definition with both gives the "
+    "count, one after the MLP alone does.",
     "compacter_pp": "The encoder is printed truncated, not rounded.",
     "lora norm=True": "A LayerNorm on the update's input is needed to meet the count. The default "
     "is standard LoRA without it, which merges into the weights.",

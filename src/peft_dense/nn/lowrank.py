@@ -130,7 +130,7 @@ class LowRankLinear(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw ``down`` as ``nn.Linear`` draws its weight, and silence the branch."""
+        """Draw ``down`` as ``nn.Linear`` draws its weight, and zero ``up``."""
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
         nn.init.zeros_(self.up)
         if self.norm is not None:

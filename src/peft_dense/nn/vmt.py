@@ -30,15 +30,15 @@ class VMTAdapter(nn.Module):
     With ``m`` this is VMT-Adapter-Lite: both projections are sums of m Kronecker products with
     the same m slow m x m matrices (section 4.2, equation 6).
 
-    ``W_up`` and its bias start at zero, scales at one and shifts at zero: every part starts silent.
-    The biases, the LayerNorm, the gate's default and the start are assumptions; the first two are
-    what the paper's parameter counts imply.
+    ``W_up`` and its bias start at zero, scales at one and shifts at zero, so every part is zero at
+    first. The biases, the LayerNorm, the gate's default and the start are assumptions; the first
+    two are what the paper's parameter counts imply.
 
     Args:
         features: Width of the stream, C.
         tasks: Names of the tasks, T of them.
-        ratio: C over the width of the waist, n = C / ratio; ``2 C n`` parameters, ``C`` for the
-            bias of ``W_up`` and ``2 T C`` for the tasks.
+        ratio: C over the width of the bottleneck, n = C / ratio; ``2 C n`` parameters, ``C`` for
+            the bias of ``W_up`` and ``2 T C`` for the tasks.
         gate: Share of h that is generic, a constant.
         m: Number of Kronecker products: ``2 C n / m + m^3`` parameters in place of ``2 C n``.
         norm: ``"in"`` normalises the input, ``2 C`` parameters more; ``None`` doesn't;

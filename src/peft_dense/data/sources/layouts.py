@@ -76,7 +76,7 @@ class Place:
             }[self.layout]
         return f"a data set, read by {self.description.source}"
 
-    def tasks(self, kinds: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    def tasks(self) -> tuple[str, ...]:
         """List the tasks that it may have labels of."""
         if self.description is not None:
             how = self.description

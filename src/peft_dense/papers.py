@@ -88,7 +88,7 @@ class Row:
 
 
 def verdict(count: int, printed: str | None) -> str:
-    """Say whether a count rounds to a printed cell, or by how many millions it is off.
+    """Compare a count with a printed cell: ``ok``, or by how many millions it is off.
 
     Example:
         >>> verdict(1_126_848, "1.13"), verdict(79_488, "0.13"), verdict(20_152_724, None)

@@ -192,7 +192,7 @@ class BackboneInfo:
         )
 
     def about_blocks(self) -> str:
-        """Say which attributes the blocks have, in a sentence for messages; empty if unknown."""
+        """Give a sentence for messages on the blocks' attributes; empty if unknown."""
         return f" Its blocks hold {', '.join(self.holds)}." if self.holds else ""
 
     def _summary(self) -> str:

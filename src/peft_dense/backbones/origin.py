@@ -79,7 +79,7 @@ def fold(module: nn.Module, leaf: str, value: Tensor) -> None:
 
 
 def still(module: nn.Module) -> bool:
-    """Tell whether ``module`` must stay in eval mode: else it would write into frozen buffers."""
+    """Whether ``module`` must stay in eval mode: else it would write into frozen buffers."""
     if not module.__dict__.get(_UPDATING, False):
         return False
     origins = origins_of(module)
@@ -87,5 +87,5 @@ def still(module: nn.Module) -> bool:
 
 
 def is_path(module: nn.Module) -> bool:
-    """Tell whether ``module`` belongs to a path."""
+    """Whether ``module`` belongs to a path."""
     return _ORIGINS in module.__dict__

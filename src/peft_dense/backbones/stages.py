@@ -33,7 +33,7 @@ def first_tap(model: nn.Module, family: Family) -> StageTap:
 
 
 def tap_of(output: Any, tap: StageTap) -> StageTap | None:
-    """Say where in a forward's output the stages are, or None where there are none."""
+    """Find where in a forward's output the stages are, or None where there are none."""
     for field in _FIELDS:
         inner = output.get(field) if isinstance(output, Mapping) else getattr(output, field, None)
         if inner is not None and any(map(_is_stage, listed(inner))):
@@ -52,7 +52,7 @@ def _is_stage(output: object) -> bool:
 
 
 def forms_of(outputs: Sequence[Sequence[Any]], sizes: Sequence[Shape]) -> dict[int, Form]:
-    """Say how each output that may be a stage is laid out.
+    """Find how each output that may be a stage is laid out.
 
     Args:
         outputs: All outputs of a model, at one image size or two.

@@ -93,7 +93,7 @@ def warn_unless_finite(state: Mapping[str, Tensor]) -> None:
 
 
 def changed_weights(model: str) -> str:
-    """Say that frozen weights aren't those that were adapted, and what to do."""
+    """Give the message for frozen weights that changed since inject."""
     return (
         f"the frozen weights of {model} have changed since inject, so adapters saved now would not "
         "fit the weights they are loaded on. Train what adapter_parameters() yields, not the whole "

@@ -58,7 +58,7 @@ class TaskDict(nn.ModuleDict):
         del self._modules[_stored(self, key)]
 
     def __contains__(self, key: object) -> bool:
-        """Tell whether there is a task ``key``."""
+        """Whether there is a task ``key``."""
         return isinstance(key, str) and _encode(key) in self._modules
 
     def __iter__(self) -> Iterator[str]:

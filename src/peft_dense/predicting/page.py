@@ -139,7 +139,7 @@ def serve(page: Any, port: int | None = None, *, wait: bool = True) -> str:
 
 
 def _look(see: See, path: str | None) -> tuple[Prediction | None, str]:
-    """Predict the image of a file; give what there is to say of it."""
+    """Predict the image of a file; give the prediction and a line on it."""
     if path is None:
         return None, _NOTHING
     try:

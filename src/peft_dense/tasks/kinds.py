@@ -37,7 +37,7 @@ IGNORE_MANY = 65535
 
 @dataclass(frozen=True)
 class LabelKind:
-    """Say what labels of one kind look like in memory.
+    """Describe labels of one kind in memory.
 
     Args:
         name: Name of the kind.

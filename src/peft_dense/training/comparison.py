@@ -20,7 +20,7 @@ _SEED_OR_PLACE = ("seed", "data", "workers", "pictures", "save_every", "eval_eve
 _METRICS = {"edge": "odsF"}  # where it isn't the task's own
 
 Run = tuple[Path, Mapping[str, Any]]
-"""A run's folder, and what `score_run` gave of it."""
+"""A run's folder, and its scores by `score_run`."""
 
 
 def compare(

@@ -26,7 +26,7 @@ def beside_papers(runs: Sequence[tuple[Path, Mapping[str, Any]]], *, markdown: b
     fine-tuning, and is given only if that was run; theirs is as printed.
 
     Args:
-        runs: Folders, and what `score_run` gave of them. Those that aren't in the papers' tables
+        runs: Folders, and their scores by `score_run`. Those that aren't in the papers' tables
             are named below the table and left out.
         markdown: Whether to lay it out for a page.
 

@@ -80,7 +80,7 @@ def share_model(model: nn.Module) -> None:
 
 
 def several() -> bool:
-    """Tell whether more than one process trains."""
+    """Whether more than one process trains."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 

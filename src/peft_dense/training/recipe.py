@@ -25,7 +25,7 @@ def _option(default: Any, about: str, group: str = "training", **more: Any) -> A
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Say how to train; the defaults are VMT-Adapter's on PASCAL-Context, where it states them.
+    """How to train; the defaults are VMT-Adapter's on PASCAL-Context, where it states them.
 
     Adam at 1e-4, which falls linearly to 0, batch 12, 60 epochs (VMT-Adapter, section 5.1; the
     weight decay of 1e-4 is assumed). Each field's ``metadata["help"]`` says what it does;

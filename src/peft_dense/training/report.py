@@ -53,7 +53,7 @@ def score_line(primary: Mapping[str, float], tasks: Mapping[str, Task]) -> str:
 
 
 def not_finite(losses: Mapping[str, float], step: int, recipe: Recipe) -> str:
-    """Say which task's loss isn't finite, at which step, and what helps."""
+    """Give the message for a loss that isn't finite: its task, the step, and what helps."""
     wrong = ", ".join(name for name, value in losses.items() if not math.isfinite(value))
     every = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
     return (

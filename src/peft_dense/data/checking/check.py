@@ -202,7 +202,7 @@ def _lists(report: Report, place: Place, splits: Sequence[str] | None) -> list[s
 def _has_folder(
     report: Report, place: Place, split: str, task: str, kinds: Mapping[str, str] | None
 ) -> bool:
-    """Say whether there is a folder for a task's labels."""
+    """Whether there is a folder for a task's labels."""
     try:
         place.open(split, (task,), kinds=kinds, late=True)
     except DataError as error:

@@ -48,7 +48,7 @@ class Finding:
 
 
 def depth_doubt(depth: Tensor) -> str | None:
-    """Say why depths look as if they were in another unit, or None.
+    """Give the reason why depths may be in another unit, or None.
 
     Metres that are whole numbers beyond 100, or whose median is beyond 200, look like millimetres;
     metres all below 0.1 look like metres that were read as millimetres.

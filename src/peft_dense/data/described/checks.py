@@ -12,7 +12,7 @@ __all__ = ["Checker", "nearest"]
 
 
 def nearest(given: str, known: Iterable[str]) -> str:
-    """Say which known name is nearest, and list all.
+    """Give the nearest known name, and all.
 
     Example:
         >>> nearest("lables", ["labels", "kind"])

@@ -38,7 +38,7 @@ class Coding(ABC):
 
     @abstractmethod
     def decode(self, array: Array, path: Path) -> Tensor:
-        """Make what a file holds a label; classes of bytes may stay bytes.
+        """Turn what a file holds into a label; classes of bytes may stay bytes.
 
         Raises:
             DataError: If the file holds something that the description doesn't know.

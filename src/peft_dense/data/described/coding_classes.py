@@ -67,7 +67,7 @@ class ClassCoding(Coding):
             self._foreground = foreground()
 
     def decode(self, array: Array, path: Path) -> Tensor:
-        """Make what a file holds a label; classes of bytes may stay bytes."""
+        """Turn what a file holds into a label; classes of bytes may stay bytes."""
         if self.how.threshold is not None:
             array = self._marked(self.flat(array, path), self.how.threshold)
         elif self._table is not None:
@@ -192,7 +192,7 @@ class ClassCoding(Coding):
 
 
 def _nearest(table: Table, code: int) -> str:
-    """Say which colour of a palette is nearest."""
+    """Give the nearest colour of a palette."""
     if not len(table.codes):
         return ""
     apart = [

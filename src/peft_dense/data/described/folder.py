@@ -167,7 +167,7 @@ class DescribedFolder(LabelledFiles):
         return there
 
     def identity(self, name: str) -> str:
-        """Tell an image from those of other splits, whose folders may have the same names."""
+        """Give a name that is unique among all splits, whose folders may have the same names."""
         apart = SPLIT in self._pattern.names
         return f"{self._ids.folder(self.split)}/{name}" if apart else name
 
@@ -195,7 +195,7 @@ class DescribedFolder(LabelledFiles):
 
     @staticmethod
     def has_labels(how: TaskDescription, root: Path) -> bool:
-        """Say whether a folder has any label of a task that is described so."""
+        """Whether a folder has any label of a described task."""
         return next(iter(Pattern(how.labels, LABELS).scan(root)), None) is not None
 
     @staticmethod

@@ -52,7 +52,7 @@ class Ids:
 
     @property
     def form(self) -> str:
-        """Say what an id looks like."""
+        """The form of an id, such as ``{scene}/{id}``."""
         return "/".join(f"{{{name}}}" for name in self.names)
 
     def folder(self, split: str) -> str:
@@ -206,7 +206,7 @@ def split_names(description: Description, root: Path, images: Pattern) -> list[s
 
 
 def _agree(wanted: Mapping[str, str], values: Mapping[str, str]) -> bool:
-    """Say whether an id has the values that a line names; 1 and 01 are the same."""
+    """Whether an id has the values that a line names; 1 and 01 are the same."""
     return all(
         values.get(name) == value
         or (value.isdigit() and values.get(name, "").isdigit() and int(value) == int(values[name]))

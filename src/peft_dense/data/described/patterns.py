@@ -26,7 +26,7 @@ _ANY = ".*"
 
 
 class Pattern:
-    """Tell paths by names in braces.
+    """A pattern of paths, with names in braces.
 
     Args:
         text: The pattern, with ``/`` between folders, relative to the set's folder.

@@ -59,7 +59,7 @@ class FileReader:
         return read_array(path, "RGB" if colours and path.suffix.lower() != ".npy" else None)
 
     def ids(self, path: Path) -> list[str] | None:
-        """Say that each id has a file."""
+        """Return None: each id has a file."""
         return None
 
 
@@ -101,7 +101,7 @@ class PanopticReader:
         return found
 
     def ids(self, path: Path) -> list[str] | None:
-        """Say that each id has a file."""
+        """Return None: each id has a file."""
         return None
 
     def _segments(self, path: Path) -> dict[str, dict[int, int]]:

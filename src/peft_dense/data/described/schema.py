@@ -47,7 +47,7 @@ Part = TypeVar("Part")
 
 @dataclass(frozen=True, kw_only=True)
 class ImageDescription:
-    """Say where images are, and how they are read.
+    """Describe where images are, and how they are read.
 
     Args:
         pattern: Pattern of their paths.
@@ -66,7 +66,7 @@ class ImageDescription:
 
 @dataclass(frozen=True, kw_only=True)
 class SplitDescription:
-    """Say which images belong to a split.
+    """Describe which images belong to a split.
 
     Args:
         list: A file with one id per line, or a .mat file with their numbers.
@@ -85,7 +85,7 @@ class SplitDescription:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskDescription:
-    """Say where the labels of a task are, and what the files hold.
+    """Describe where the labels of a task are, and what the files hold.
 
     Args:
         labels: Pattern of their paths.
@@ -176,7 +176,7 @@ _OF_KIND = {
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """Say how a data set lies on disk: where images and labels are, and what the files hold.
+    """Describe a data set on disk: where images and labels are, and what the files hold.
 
     Args:
         images: Where images are.

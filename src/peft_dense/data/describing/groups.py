@@ -192,7 +192,7 @@ def _alike(
     members: list[_Members],
     keys: list[tuple[tuple[str, ...], str]],
 ) -> bool:
-    """Say whether folders side by side are parts of one: numbered, or with other ids each."""
+    """Whether sibling folders are parts of one: numbered, or each with ids of its own."""
     if not all(parts for parts, _ in keys):
         return False
     bare = {re.sub(r"\d+", "", parts[-1]) for parts, _ in keys}

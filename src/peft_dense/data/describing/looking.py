@@ -54,7 +54,7 @@ class Look:
 
 
 def hint_of(text: str) -> str | None:
-    """Say what the name of a folder or a file suggests.
+    """Give what the name of a folder or a file suggests.
 
     Example:
         >>> hint_of("trainannot/{id}.png"), hint_of("rgb/{id}.png"), hint_of("x/{id}.png")

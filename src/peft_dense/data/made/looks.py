@@ -12,7 +12,7 @@ _Range = tuple[float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """Say what scenes are drawn from; the defaults are the look ``mixed``.
+    """The distributions from which scenes are drawn; the defaults are the look ``mixed``.
 
     Args:
         tilt: How far the camera looks down, least and most, in degrees.

@@ -42,7 +42,7 @@ class Declared:
         return kind_of_labels(task, self.kinds.get(task), self.number(task) or 0)
 
     def remedy(self, task: str, number: object) -> str:
-        """Say how a number of classes is declared, or their names."""
+        """Give the way to declare classes, for messages."""
         if isinstance(self.source, Path):
             return (
                 f"Declare them in {self.source.name}: "
@@ -51,7 +51,7 @@ class Declared:
         return f"Declare them in {self.source}: classes = [names] or {number} in [tasks.{task}]."
 
     def remedy_of_depth(self, task: str) -> str:
-        """Say how depth comes to be in metres."""
+        """Give the way to correct a unit of depth, for messages."""
         if isinstance(self.source, Path):
             return "A .npy is read as metres, a 16-bit PNG as millimetres: divide or save it so."
         return f"Correct unit or scale in [tasks.{task}] of {self.source}."

@@ -166,7 +166,7 @@ def missing(name: str, task: str, paths: Iterable[Path]) -> MissingFileError:
 
 
 def holds(folder: Path) -> str:
-    """Say what is in a folder.
+    """List what is in a folder, for messages.
 
     Example:
         >>> holds(Path("/nowhere"))

@@ -73,7 +73,7 @@ def coded_normals(path: Path) -> Array:
 
 
 def has_normals(path: Path) -> Array:
-    """Say where normals count, ``(H, W)`` uint8: on `NORMALS_IDS` of a .mat file's LabelMap.
+    """Mark where normals count, ``(H, W)`` uint8: on `NORMALS_IDS` of a .mat file's LabelMap.
 
     Raises:
         DataError: If the file can't be read or has no such map.

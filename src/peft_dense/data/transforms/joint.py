@@ -112,7 +112,7 @@ def move_each(move: Callable[[Any], Any], item: Item) -> Item:
 
 
 def is_map(name: str, value: Any) -> bool:
-    """Say whether an entry of an item is a map of the image: a tensor with rows and columns."""
+    """Whether an entry of an item is a map of the image: a tensor with rows and columns."""
     return name != "meta" and isinstance(value, Tensor) and value.ndim >= 2
 
 

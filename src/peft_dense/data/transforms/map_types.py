@@ -138,7 +138,7 @@ class ManyClasses(Classes):
 
 
 def map_type(name: str, item: Item) -> type[TVTensor]:
-    """Say what an entry of an item is to the transforms.
+    """Give the type of an entry of an item for the transforms.
 
     ``item["meta"]["kinds"]`` has the kinds of tasks that aren't registered.
     ``item["meta"]["padding"]``, which the data set sets, is "ignore" (default) or "background". A

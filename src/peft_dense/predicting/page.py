@@ -24,7 +24,7 @@ See = Callable[[Path], Prediction]
 
 
 def _gradio() -> Any:
-    """Import gradio, its reports of use switched off before.
+    """Import gradio with its usage reports switched off.
 
     Raises:
         MissingPackageError: It isn't installed.

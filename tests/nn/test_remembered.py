@@ -6,6 +6,7 @@ import copy
 import io
 import pickle
 import threading
+import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -157,14 +158,6 @@ def set_data(layer: DoRALinear, name: str) -> None:
     layer.get_parameter(name).data = layer.get_parameter(name).data * 2
 
 
-def set_back(layer: DoRALinear, name: str) -> None:
-    """Free the old memory first, so that the allocator may give the new tensor its address."""
-    parameter = layer.get_parameter(name)
-    value = (parameter.data * 2).tolist()
-    parameter.data = torch.empty(0)
-    parameter.data = torch.tensor(value)
-
-
 WRITES: dict[str, Callable[[DoRALinear, str], object]] = {
     "in place": without_gradients,
     "in inference mode": in_inference_mode,
@@ -173,7 +166,6 @@ WRITES: dict[str, Callable[[DoRALinear, str], object]] = {
     "numpy": lambda layer, name: flat(layer, name).numpy().__imul__(2),
     "another process": by_other_process,
     ".data set": set_data,
-    ".data set, memory freed": set_back,
     "swap_tensors": by_swapping,
     "Parameter set": lambda layer, name: put(layer, name, layer.get_parameter(name).detach() * 2),
     "load_state_dict": lambda layer, name: by_load(layer, name, assign=False),
@@ -195,6 +187,46 @@ def test_a_changed_weight_is_seen(write: str, name: str, x: Tensor) -> None:
         after, expected = infer(layer, x), anew(layer, x)
         assert torch.equal(after, expected)
         assert not torch.equal(after, before)
+
+
+def in_place(layer: DoRALinear, number: int) -> None:
+    with torch.no_grad():
+        layer.base.weight.view(-1)[number] += 0.01
+
+
+def moved(layer: DoRALinear, number: int) -> Tensor:
+    weight = layer.base.weight.detach().clone()
+    weight.view(-1)[number] += 0.01
+    return weight
+
+
+def in_freed_memory(layer: DoRALinear, number: int) -> None:
+    """Free the old memory first, so that the allocator may give the new tensor its address."""
+    values = moved(layer, number).tolist()
+    layer.base.weight.data = torch.empty(0)
+    layer.base.weight.data = torch.tensor(values)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        in_place,
+        in_freed_memory,
+        lambda layer, number: setattr(layer.base.weight, "data", moved(layer, number)),
+        lambda layer, number: put(layer, "base.weight", moved(layer, number)),
+        lambda layer, number: layer.base.load_state_dict(
+            {"weight": moved(layer, number)}, strict=False
+        ),
+    ],
+    ids=["in place", "in freed memory", ".data set", "Parameter set", "load_state_dict"],
+)
+def test_a_single_entry_of_the_base_is_seen(write, x: Tensor) -> None:
+    layer = made()
+    for number in range(layer.base.weight.numel()):
+        before = infer(layer, x)
+        write(layer, number)
+        assert torch.equal(infer(layer, x), anew(layer, x))
+        assert not torch.equal(infer(layer, x), before)
 
 
 @settings(deadline=None, max_examples=100)
@@ -412,6 +444,25 @@ def test_the_memory_is_freed(way: str, x: Tensor) -> None:
         assert notes[0]() is not None
         FREEING[way](layer, x)
         assert notes[0]() is None
+
+
+def test_the_former_one_goes_before_the_next_is_made(x: Tensor) -> None:
+    layer, alive = made(), []
+    with counted(layer) as notes:
+        make = layer.merged_weight
+        layer.merged_weight = lambda: (alive.extend(note() for note in notes), make())[1]
+        infer(layer, x)
+        layer.up.data.mul_(2)
+        infer(layer, x)
+    assert alive == [None]
+
+
+def test_a_graph_has_no_side_effect(x: Tensor) -> None:
+    layer = made()
+    infer(layer, x)
+    with torch.no_grad(), warnings.catch_warnings(record=True) as caught:
+        torch.export.export(layer, (x,), strict=True)
+    assert not [each for each in caught if "side effects" in str(each.message)]
 
 
 def test_what_trains_keeps_nothing(x: Tensor) -> None:

@@ -267,6 +267,7 @@ def in_norm(module: nn.Module, name: str, run: Callable[[], object]) -> None:
 
 
 OTHERS: dict[str, Callable[[DoRALinear], object]] = {
+    "a transposed base": lambda layer: put(layer, "base.weight", torch.randn(6, 8).mT),
     "alpha": lambda layer: setattr(layer, "alpha", layer.alpha * 2),
     "bias": lambda layer: layer.base.bias.data.add_(1),
     "base": lambda layer: setattr(layer, "base", nn.Linear(6, 8)),
@@ -421,6 +422,16 @@ def test_nothing_else_is_given_from_memory(run, x: Tensor) -> None:
         assert len(notes) == 1  # so there is something to remember
     assert torch.equal(run(layer, x), expected)
     assert torch.equal(infer(layer, x), anew(layer, x))
+
+
+def test_a_weight_in_another_layout_is_watched_too(x: Tensor) -> None:
+    layer = made()
+    put(layer, "base.weight", torch.randn(6, 8).mT)
+    for _ in range(2):
+        before = infer(layer, x)
+        layer.base.weight.data.mul_(torch.arange(2, 10)[:, None])
+        assert torch.equal(infer(layer, x), anew(layer, x))
+        assert not torch.equal(infer(layer, x), before)
 
 
 def test_tensors_of_inference_mode_have_no_version_and_do_without(x: Tensor) -> None:

@@ -51,7 +51,7 @@ class Remembered:
 
         Args:
             make: Makes the weight from what follows, and from nothing else.
-            frozen: A large matrix that hardly ever changes.
+            frozen: A large contiguous matrix that hardly ever changes.
             small: Tensors that training changes.
             numbers: What else it depends on.
         """
@@ -60,9 +60,8 @@ class Remembered:
             self._kept = kept = None  # the former one goes before the next is made
             # Noted before it is made: what another thread writes meanwhile is seen the next time.
             copies = tuple(each.detach().clone() for each in small)
-            step = _step(*frozen.shape)
-            sample = _sample(frozen, step).clone()
-            noted = frozen.detach(), frozen._version, step, sample, copies, numbers
+            watched = frozen.detach().view(-1)[:: _step(*frozen.shape)]
+            noted = frozen.detach(), frozen._version, watched, watched.clone(), copies, numbers
             self._kept = kept = _Kept(make(), *noted)
         return kept.made
 
@@ -93,6 +92,7 @@ def can_remember(layer: nn.Module, x: Tensor, made_from: Sequence[Tensor]) -> bo
             each.is_cpu
             and type(each) in _PLAIN
             and each.dtype == x.dtype
+            and each.is_contiguous()
             and not each.is_inference()  # made in inference mode it would have no version
             for each in made_from
         )
@@ -106,8 +106,8 @@ class _Kept(NamedTuple):
     made: Tensor
     frozen: Tensor  # on the same storage, which so can't be freed, and its address not given anew
     version: int
-    step: int
-    sample: Tensor
+    watched: Tensor  # a sample of the frozen weight, in its memory
+    sample: Tensor  # what that was
     copies: tuple[Tensor, ...]
     numbers: tuple[float, ...]
 
@@ -116,16 +116,12 @@ class _Kept(NamedTuple):
             self.numbers == numbers
             and self.frozen.is_set_to(frozen)
             and self.version == frozen._version
-            and torch.equal(self.sample, _sample(frozen, self.step))
+            and torch.equal(self.sample, self.watched)
             and all(
                 copy.dtype == each.dtype and torch.equal(copy, each)
                 for copy, each in zip(self.copies, small, strict=True)
             )
         )
-
-
-def _sample(matrix: Tensor, step: int) -> Tensor:
-    return matrix.detach().flatten()[::step]
 
 
 def _step(rows: int, columns: int) -> int:

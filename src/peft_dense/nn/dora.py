@@ -21,10 +21,11 @@ class DoRALinear(LowRankLinear):
     of the ``(out, in)`` weight, ``s = alpha / rank``, and m starting at the rows' norms, so the
     layer starts as ``base``. As there (section 4.3) no gradient goes through the norm.
 
-    In eval and without gradients, on the CPU and in single or double precision, ``W'`` is kept for
-    the next call, which takes as much memory as ``base``; any other eager call frees it. It is made
-    anew when a factor, the magnitude, ``alpha`` or ``base`` changed, in whatever way (but see
-    ``Remembered`` in ``peft_dense/nn/remembered.py`` for what ``.data`` can hide).
+    In eval and without gradients, on the CPU and in single or double precision, a call keeps ``W'``
+    for the next one, which takes as much memory as ``base``; an eager call of another kind frees
+    it. It is made anew when a factor, the magnitude, ``alpha`` or ``base`` changed, in whatever way
+    (but see ``Remembered`` in ``peft_dense/nn/remembered.py`` for what ``.data`` can hide), and for
+    every read of ``.weight``.
 
     Args:
         base: The linear, or a 1 x 1 convolution; kept by reference.

@@ -133,6 +133,13 @@ def test_layers_go_through_vmap_and_autocast(kind: type[LowRankLinear]) -> None:
 
 
 @pytest.mark.parametrize("kind", LAYERS)
+def test_layers_run_on_the_meta_device(kind: type[LowRankLinear]) -> None:
+    layer = made(kind, (6, 8), 2, True, torch.float).to("meta")
+    for tokens in (1, 50):
+        assert layer(torch.empty(tokens, 6, device="meta")).shape == (tokens, 8)
+
+
+@pytest.mark.parametrize("kind", LAYERS)
 def test_a_hook_of_the_base_is_heard(kind: type[LowRankLinear]) -> None:
     layer, x = made(kind, (6, 8), 2, True, torch.float), torch.randn(5, 6)
     hooked, heard = copy.deepcopy(layer), []

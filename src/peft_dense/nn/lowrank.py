@@ -159,31 +159,34 @@ class LowRankLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Add the scaled branch to the output of ``base``."""
-        if not self._can_fuse(x):
+        if not (self._can_fuse(x) and self._pays(x)):
             return self.forward_plain(x)
         up = self.alpha / self.rank * self.up
         y: Tensor = LowRankProduct.apply(x, self.base.weight, self.bias, self.down, up)
         return y
 
     def _can_fuse(self, x: Tensor) -> bool:
-        """Whether one product with the updated weight does what the layers would do, and sooner."""
+        """Whether one product with the updated weight does what the layers would do."""
         # Compilers fuse the plain form themselves, and export it for any number of tokens.
         if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
             return False
         base = self.base
-        tokens = x.numel() // max(x.shape[-1], 1)
         return (
             type(base) is nn.Linear  # a subclass, or a hook, may do more
-            # For few tokens the branch costs less than to form the weight anew.
-            and tokens * sum(base.weight.shape) > base.weight.numel()
             # A half-precision weight would round away the update that is added to it.
             and x.dtype in (torch.float32, torch.float64)
             and not (base._forward_hooks or base._forward_pre_hooks)
             and not (base._backward_hooks or base._backward_pre_hooks)
             and self.norm is None
             and x.dtype == base.weight.dtype == self.down.dtype == self.up.dtype
+            and not x.is_meta  # has no autocast to ask
             and not torch.is_autocast_enabled(x.device.type)
         )
+
+    def _pays(self, x: Tensor) -> bool:
+        """Whether tokens are so many that the branch would cost more than to form the weight."""
+        tokens = x.numel() // max(x.shape[-1], 1)
+        return tokens * sum(self.base.weight.shape) > self.base.weight.numel()
 
     def forward_plain(self, x: Tensor) -> Tensor:
         """Do the same by the layers one after the other: what ``forward`` is compared with."""

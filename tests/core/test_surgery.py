@@ -252,11 +252,19 @@ def test_a_method_without_string_annotations_is_checked(tmp_path):
         "class Third(Method):\n"
         "    name = 'third'\n    paper = 'none'\n    one_path = True\n"
         "    rank: int = 4\n    scale: float = 1.0\n    deep: bool = False\n"
+        "    waist: int | None = None\n"
     )
     space: dict = {}
     exec(compile(source, "third.py", "exec", dont_inherit=True), space)
     third = space["Third"]
-    for wrong in ({"rank": 0}, {"rank": 1.5}, {"scale": "1"}, {"scale": float("nan")}, {"deep": 1}):
+    for wrong in (
+        {"waist": 0},
+        {"rank": 0},
+        {"rank": 1.5},
+        {"scale": "1"},
+        {"scale": float("nan")},
+        {"deep": 1},
+    ):
         with pytest.raises(HyperparameterError, match=next(iter(wrong))):
             third(**wrong)
     assert third(rank=2).rank == 2

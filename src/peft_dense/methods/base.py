@@ -93,6 +93,8 @@ class Method:
         """Check the type and range of every number; subclasses add checks that need no backbone."""
         for field in dataclasses.fields(self):
             value, kind = getattr(self, field.name), _number(field.type)
+            if value is None and _may_be_none(field.type):
+                continue
             if kind is bool and not isinstance(value, bool):
                 raise HyperparameterError(f"{field.name} is {value!r}; pass True or False.")
             if kind is int:
@@ -238,11 +240,15 @@ def method(name: str | Method, **hyperparameters: Any) -> Method:
 
 
 def _number(declared: Any) -> type | None:
-    """Give bool, int or float where a field is declared as just that, as a type or as its name."""
+    """Give bool, int or float where a field is declared as just that, or as that or None."""
     for kind in (bool, int, float):
-        if declared is kind or declared == kind.__name__:
+        if declared in (kind, kind | None, kind.__name__, f"{kind.__name__} | None"):
             return kind
     return None
+
+
+def _may_be_none(declared: Any) -> bool:
+    return str(declared).endswith(" | None")
 
 
 def width_of(site: Site, ratio: int) -> int:

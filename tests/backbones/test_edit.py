@@ -22,7 +22,7 @@ from peft_dense.backbones import (
 )
 from peft_dense.backbones.edit import AdapterTree
 from peft_dense.errors import UnsupportedModelError
-from zoo import image
+from zoo import build, image
 
 
 class Twice(nn.Sequential):
@@ -144,6 +144,24 @@ def test_a_place_takes_one_branch(path_and_site):
     path.mlp._forward_hooks.clear()
     with pytest.raises(UnsupportedModelError, match="branch at 'mlp' is gone; inject anew"):
         replace_branch(path, site, Scale(2.0))
+
+
+@pytest.mark.parametrize("add", [add_after, add_beside])
+def test_a_refused_branch_leaves_no_hook_behind(add):
+    net = build("pvtv2")
+    site = next(s for s in examine(net).find("mlp") if s.scope is not None)
+    add_after(net, site, nn.Identity())
+
+    def hooks():
+        return [
+            (name, len(module._forward_hooks), len(module._forward_pre_hooks))
+            for name, module in net.named_modules()
+        ]
+
+    before = hooks()
+    with pytest.raises(UnsupportedModelError, match="takes one"):
+        add(net, site, nn.Identity(), grid=True)
+    assert hooks() == before
 
 
 def test_the_names_of_the_backbone_are_not_taken(path_and_site):

@@ -236,9 +236,9 @@ class AdapterTree(nn.Module):
 def _put(
     path: nn.Module, site: Site, branch: nn.Module, place: Literal["beside", "after"], grid: bool
 ) -> None:
+    _register(path, site.name, _Branch(branch, place, site.channel_axis, site if grid else None))
     if grid and site.scope is not None:
         watch_scope(path, site.scope)
-    _register(path, site.name, _Branch(branch, place, site.channel_axis, site if grid else None))
 
 
 def _register(path: nn.Module, name: str, hook: _Branch) -> None:

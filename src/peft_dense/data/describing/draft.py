@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from peft_dense.data.describing.writing import given_names, toml_key, toml_value
 from peft_dense.data.sources.finding import holds
 from peft_dense.data.sources.layouts import own_layout
 from peft_dense.errors import DataError
+from peft_dense.keeping.whole import put_whole
 from peft_dense.tasks import tasks as known_tasks
 from peft_dense.tasks.registry import kind_of_labels
 
@@ -116,9 +116,7 @@ def write_draft(
             "--out FILE to write elsewhere."
         )
     try:
-        beside = path.with_name(f".{path.name}.part")
-        beside.write_text(text, encoding="utf-8")
-        os.replace(beside, path)  # whole or not at all
+        put_whole(path, lambda file: file.write(text.encode("utf-8")))
     except OSError as error:
         raise DataError(
             f"can't write {path}: {error}. Pass --out FILE to write elsewhere."

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.autograd import forward_ad
 from torch.testing import assert_close
 
 from peft_dense.nn import DoRALinear, LowRankLinear
@@ -146,3 +147,14 @@ def test_a_hook_of_the_base_is_heard(kind: type[LowRankLinear]) -> None:
     hooked.base.register_forward_hook(lambda *_: heard.append(1))
     assert_close(hooked(x), layer(x))
     assert heard == [1]
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_forward_mode_derivatives_go_through_the_layers(kind: type[LowRankLinear]) -> None:
+    layer, x = made(kind, (4, 3), 2, True, torch.double), torch.randn(50, 4, dtype=torch.double)
+    tangent = torch.randn_like(x)
+    found = torch.func.jvp(layer, (x,), (tangent,))
+    assert_close(found, torch.func.jvp(layer.forward_plain, (x,), (tangent,)))
+    with forward_ad.dual_level():
+        pushed = forward_ad.unpack_dual(layer(forward_ad.make_dual(x, tangent))).tangent
+    assert_close(pushed, found[1])

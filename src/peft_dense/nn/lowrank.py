@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn import functional as F
 
 from peft_dense.errors import HyperparameterError, UnsupportedModelError
@@ -179,6 +180,7 @@ class LowRankLinear(nn.Module):
             and not (base._backward_hooks or base._backward_pre_hooks)
             and self.norm is None
             and x.dtype == base.weight.dtype == self.down.dtype == self.up.dtype
+            and forward_ad._current_level < 0  # the fused product has no forward-mode derivative
             and not x.is_meta  # has no autocast to ask
             and not torch.is_autocast_enabled(x.device.type)
         )

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from peft_dense.backbones import stages
+from peft_dense.backbones.depending import depended_on
 from peft_dense.backbones.families import Family
 from peft_dense.backbones.forwards import Forward, Runner, Size
 from peft_dense.backbones.info import BackboneInfo
@@ -238,13 +239,16 @@ class _Probe:
         return stages.strides(grids, [forward.size for forward in forwards])
 
     def _used(self, first: Forward, forms: dict[int, Form], indices: Iterable[int]) -> set[str]:
-        """Names of the parameters on which the stages depend, by one backward."""
-        named = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
-        total = torch.stack([first.outputs[index].sum() for index in indices]).sum()
-        grads = torch.autograd.grad(
-            total, [p for _, p in named], allow_unused=True, retain_graph=True
+        """Names of the parameters on which the stages depend."""
+        used = depended_on(
+            [first.outputs[index] for index in indices], dict(self.model.named_parameters())
         )
-        return {name for (name, _), grad in zip(named, grads, strict=True) if grad is not None}
+        if not used:
+            raise UnsupportedModelError(
+                f"the stage outputs of {self.name} depend on none of its parameters. Take no_grad "
+                "and detach out of its forward."
+            )
+        return used
 
 
 def _leaves(calls: Calls) -> tuple[str, ...]:

@@ -34,7 +34,7 @@ class Recall(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._gave: dict[Any, _Empty | tuple[_Empty, ...]] = {}
+        self._gave: dict[Any, tuple[bool, tuple[_Empty, ...]]] = {}
         self._pure: dict[Any, bool] = {}
 
     def __torch_dispatch__(
@@ -54,13 +54,14 @@ class Recall(TorchDispatchMode):
         except (_NotPlainError, TypeError):  # TypeError: an argument that can't be hashed
             return func(*args, **kwargs)
         if gave is not None:
-            several = isinstance(gave[0], tuple) and not isinstance(gave[0], torch.Size)
-            return tuple(map(_make, gave)) if several else _make(gave)
+            several, empties = gave
+            made = tuple(_make(*empty) for empty in empties)
+            return made if several else made[0]
         output = func(*args, **kwargs)
         entries = output if isinstance(output, tuple) else (output,)
         if all(isinstance(entry, Tensor) and _is_plain(entry) for entry in entries):
             empties = tuple((e.shape, e.stride(), e.dtype) for e in entries)
-            self._gave[key] = empties if isinstance(output, tuple) else empties[0]
+            self._gave[key] = (isinstance(output, tuple), empties)
         return output
 
 
@@ -100,6 +101,5 @@ def _key(value: Any) -> Any:
     return type(value), value  # 1, 1.0 and True are equal, and not the same
 
 
-def _make(empty: Any) -> Tensor:
-    shape, strides, dtype = empty
+def _make(shape: torch.Size, strides: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     return torch.empty_strided(shape, strides, dtype=dtype, device="meta")

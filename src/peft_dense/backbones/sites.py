@@ -2,9 +2,9 @@
 
 The probe runs a copy of the model on torch's ``meta`` device, where tensors have shapes and no
 values, and watches: which modules are feed-forward parts (``mlp``) and token mixers (``attn``),
-what goes in and out of them, on which axis the channels lie, and, by one backward, which parameters
-the stage outputs depend on. What they don't depend on (classifier, final norm, last pooling) is no
-part of the encoder.
+what goes in and out of them, on which axis the channels lie, and, by the graph that is left, which
+parameters the stage outputs depend on. What they don't depend on (classifier, final norm, last
+pooling) is no part of the encoder.
 
 The second forward, at another size, with two images and in train mode, tells what is fixed and what
 follows the image, what an image's sides must be divisible by, and which buffers training writes.

@@ -10,6 +10,7 @@ from torch import nn
 
 from peft_dense.backbones import stages
 from peft_dense.backbones.families import Family
+from peft_dense.backbones.recall import Recall
 from peft_dense.backbones.stem import channels_to_try, first_layer_checked
 from peft_dense.backbones.watch import Calls, Watch
 from peft_dense.errors import UnsupportedModelError
@@ -52,7 +53,7 @@ class Runner:
         self.tap = stages.first_tap(shadow, family)
         self.channels = 3
         self._tapped = False
-        self._watch = Watch(shadow)
+        self._watch, self._recall = Watch(shadow), Recall()
 
     def close(self) -> None:
         """Take the hooks off."""
@@ -93,7 +94,7 @@ class Runner:
         image = torch.empty(
             batch, self.channels, *size, device="meta", dtype=self.kind or torch.float32
         )
-        with self._watch.record(image) as calls:
+        with self._watch.record(image) as calls, self._recall:
             if self.tap.source == "forward" and not self._tapped:
                 output = self.model(image, **dict(self.tap.keywords))
                 tap = stages.tap_of(output, self.tap)

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 from torch.utils.checkpoint import checkpoint
 
 from peft_dense.backbones import examine, forwards
@@ -48,32 +49,64 @@ def meta(*shape: int, **keywords):
     return torch.empty(*shape, device="meta", **keywords)
 
 
-@pytest.mark.parametrize(
-    "operation",
-    [
-        lambda x: x.new_empty(3, 4, dtype=torch.int64) + x.new_empty(3, 4, dtype=torch.int64),
-        lambda x: x.new_empty(3, dtype=torch.int64) + 1,
-        lambda x: x.new_empty(3, dtype=torch.int64) + 1.0,
-        lambda x: x.half() + torch.tensor(1.0, dtype=torch.float64),
-        lambda x: x.mT @ x,
-        lambda x: x.mT + x.new_empty(4, 3),
-        lambda x: F.layer_norm(x, (4,)),
-        lambda x: F.layer_norm(x.mT.contiguous().mT, (4,)),
-        lambda x: F.gelu(x, approximate="tanh"),
-        lambda x: x.max(1).values,
-        lambda x: torch.cat([x, x, x[:1]]),
-        lambda x: torch.stack(x.mul(2).unbind(1)),
-        lambda x: torch.roll(x, (1, 2), (0, 1)),
-        lambda x: torch.var_mean(x, 1)[1],
-        lambda x: x.mul(2).sum(),
-        lambda x: x * x.sum(),
-    ],
+OPERATIONS = (
+    lambda x: x.new_empty(3, 4, dtype=torch.int64) + x.new_empty(3, 4, dtype=torch.int64),
+    lambda x: x.new_empty(3, dtype=torch.int64) + 1,
+    lambda x: x.new_empty(3, dtype=torch.int64) + 1.0,
+    lambda x: x.half() + torch.tensor(1.0, dtype=torch.float64),
+    lambda x: x.half() + x.new_empty(3, 4, dtype=torch.float64),
+    lambda x: x + x,
+    lambda x: x * x[0],
+    lambda x: x.mT @ x,
+    lambda x: x.mT + x.new_empty(4, 3),
+    lambda x: x.mT + x.mT,
+    lambda x: F.linear(x, x, x[:, 0]),
+    lambda x: F.linear(x[:2], x, x[:, 0]),
+    lambda x: F.layer_norm(x, (4,)),
+    lambda x: F.layer_norm(x, (3, 4)),
+    lambda x: F.layer_norm(x.mT.contiguous().mT, (4,)),
+    lambda x: F.batch_norm(x, x[0].detach(), x[0].detach()),
+    lambda x: F.gelu(x, approximate="tanh"),
+    lambda x: x.max(1).values,
+    lambda x: torch.cat([x, x, x[:1]]),
+    lambda x: torch.stack(x.mul(2).unbind(1)),
+    lambda x: torch.roll(x, (1, 2), (0, 1)),
+    lambda x: torch.var_mean(x, 1)[1],
+    lambda x: x.mul(2).sum(),
+    lambda x: x * x.sum(),
+    lambda x: x * 2j,
+    lambda x: x.mean(1),
+    lambda x: x.mean(0),
+    lambda x: x.mean(1, keepdim=True),
+    lambda x: x.mean(1, dtype=torch.float64),
+    lambda x: F.normalize(x),
+    lambda x: torch.linalg.vector_norm(x, dim=0),
+    lambda x: torch.linalg.vector_norm(x, dim=0, dtype=torch.float64),
+    lambda x: F.conv1d(x, x[:, :3, None], stride=1),
+    lambda x: F.conv1d(x, x[:, :3, None], stride=2),
+    lambda x: F.conv1d(x, x[:, :3, None], padding=1),
 )
-def test_what_an_operation_gives_again_is_what_it_gave(operation):
+
+
+def test_what_operations_give_again_is_what_they_gave():
     x = meta(3, 4, requires_grad=True)
-    expected = kinds(operation(x))
+    expected = [kinds(operation(x)) for operation in OPERATIONS]
     with Recall():
-        assert [kinds(operation(x)) for _ in range(3)] == [expected] * 3
+        for _ in range(3):
+            assert [kinds(operation(x)) for operation in OPERATIONS] == expected
+
+
+def test_the_default_type_counts():
+    whole = meta(3, dtype=torch.int64)
+    given = []
+    with Recall():
+        for default in (torch.float32, torch.float64):
+            torch.set_default_dtype(default)
+            try:
+                given.append((whole + 1.0).dtype)
+            finally:
+                torch.set_default_dtype(torch.float32)
+    assert given == [torch.float32, torch.float64]
 
 
 def test_numbers_that_are_equal_are_not_of_one_type():
@@ -96,6 +129,22 @@ def test_an_operation_gives_a_tensor_of_its_own_each_time():
     assert view._base is x
 
 
+def test_what_gives_its_input_gives_it_again():
+    x = meta(3)
+    with Recall(), torch.inference_mode():  # there `dropout` is one operation
+        assert [F.dropout(x, 0.5, training=False) is x for _ in range(3)] == [True] * 3
+
+
+def test_operations_of_others_run_each_time():
+    sizes = iter((2, 3))
+    with torch.library._scoped_library("probing_less", "DEF") as library:
+        library.define("changing(Tensor x) -> Tensor")
+        library.impl("changing", lambda x: x.new_empty(next(sizes)), "Meta")
+        with Recall():
+            changing = torch.ops.probing_less.changing
+            assert [changing(meta(1)).shape[0] for _ in range(2)] == [2, 3]
+
+
 def test_values_are_computed():
     with Recall():
         assert [float(torch.tensor([a]) * 2) for a in (1.0, 2.0)] == [2.0, 4.0]
@@ -106,6 +155,25 @@ def test_what_fails_fails_again():
         for _ in range(2):
             with pytest.raises(RuntimeError):
                 meta(3, 4) @ meta(3, 4)
+
+
+class Shy(nn.Module):
+    """Has an operation for which a mode of dispatch has no rule, as torch's scans have had."""
+
+    def __init__(self, error=NotImplementedError) -> None:
+        super().__init__()
+        self.stem, self.next, self.error = nn.Conv2d(3, 4, 4, 4), nn.Conv2d(4, 8, 2, 2), error
+
+    def forward(self, x):
+        if _get_current_dispatch_mode() is not None:
+            raise self.error("no rule for this mode")
+        x = self.stem(x)
+        return [x, self.next(x)]
+
+
+@pytest.mark.parametrize("error", [NotImplementedError, RecursionError, ValueError])
+def test_what_fails_under_recall_runs_without(error):
+    assert examine(Shy(error)).reductions == (4, 8)
 
 
 # ------------------------------------------------------------------ what outputs depend on
@@ -121,6 +189,21 @@ class Half(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         return grad, None
+
+
+class HalfInPlace(Half):
+    """The same, and writes into its first input."""
+
+    @staticmethod
+    def forward(ctx, x, unused):
+        ctx.mark_dirty(x)
+        return x.mul_(2)
+
+
+def into_a_view(net, x):
+    x = x.clone()
+    HalfInPlace.apply(x[0], net.scale)
+    return x
 
 
 class Net(nn.Module):
@@ -145,6 +228,7 @@ class Net(nn.Module):
         lambda net, x: x * (net.scale.view(4, 1, 1) > 0),
         lambda net, x: torch.where(x > 0, net.cut(x), x),
         lambda net, x: Half.apply(net.cut(x), net.scale),
+        into_a_view,
         lambda net, x: x.clone().mul_(0) + net.scale.sum(),
         lambda net, x: checkpoint(net.cut, x, use_reentrant=False),
         lambda net, x: net.cut(x).chunk(2, 1)[0],

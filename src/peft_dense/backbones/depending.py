@@ -15,9 +15,9 @@ __all__ = ["depended_on"]
 def depended_on(outputs: Sequence[Tensor], parameters: Mapping[str, nn.Parameter]) -> set[str]:
     """Name the parameters that a backward from ``outputs`` would give a gradient.
 
-    The graph says so without one. Only an ``autograd.Function`` written in Python may keep a
-    gradient from what went into it, or have a graph of its own (reentrant checkpointing); where one
-    took part, the backward is run.
+    The graph says so without one. Only an ``autograd.Function`` may keep a gradient from what went
+    into it, or have a graph of its own (reentrant checkpointing); where one took part, or may have
+    behind a write into a view, the backward is run.
 
     Args:
         outputs: What a forward gave.
@@ -47,7 +47,7 @@ def _leaves(outputs: Sequence[Tensor]) -> set[int] | None:
     seen = set(waiting)
     while waiting:
         node = waiting.pop()
-        if isinstance(node, BackwardCFunction):
+        if _keeps_to_itself(node):
             return None
         if hasattr(node, "variable"):
             leaves.add(id(node.variable))
@@ -56,3 +56,11 @@ def _leaves(outputs: Sequence[Tensor]) -> set[int] | None:
                 seen.add(after)
                 waiting.append(after)
     return leaves
+
+
+def _keeps_to_itself(node: Any) -> bool:
+    """Whether a node isn't torch's own: a Function in Python, in C++, or in a write into a view."""
+    return isinstance(node, BackwardCFunction) or type(node).__name__ in (
+        "CppFunction",
+        "CopySlices",
+    )

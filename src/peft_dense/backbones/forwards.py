@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,10 +92,19 @@ class Runner:
 
     def run(self, size: Size, batch: int) -> Forward:
         """Run the model; its first run also finds where in its output the stages are."""
+        try:
+            return self._run(size, batch, self._recall)
+        except UnsupportedModelError:
+            raise
+        except Exception:  # not every operation runs under a dispatch mode: torch's scans may not
+            pass
+        return self._run(size, batch, nullcontext())
+
+    def _run(self, size: Size, batch: int, mode: AbstractContextManager[Any]) -> Forward:
         image = torch.empty(
             batch, self.channels, *size, device="meta", dtype=self.kind or torch.float32
         )
-        with self._watch.record(image) as calls, self._recall:
+        with self._watch.record(image) as calls, mode:
             if self.tap.source == "forward" and not self._tapped:
                 output = self.model(image, **dict(self.tap.keywords))
                 tap = stages.tap_of(output, self.tap)

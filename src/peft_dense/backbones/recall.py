@@ -1,8 +1,8 @@
 """Forwards on torch's ``meta`` device that work out the shapes of each kind of operation once.
 
 On that device torch runs many operations in Python (a layer norm takes a millisecond), and a
-backbone's blocks repeat a few of them many times. What an operation gives there follows from the
-shapes, strides and types that go in, so the same again needs no second run.
+backbone's blocks repeat a few of them many times. What these give there follows from the shapes,
+strides and types that go in, so the same again needs no second run.
 """
 
 from __future__ import annotations
@@ -17,12 +17,37 @@ __all__ = ["Recall"]
 
 _Empty: TypeAlias = "tuple[torch.Size, tuple[int, ...], torch.dtype]"
 
+_aten = torch.ops.aten
+_RECALLED = frozenset(
+    {
+        _aten._safe_softmax.default,
+        _aten.add.Tensor,
+        _aten.addmm.default,
+        _aten.clamp_min.default,
+        _aten.convolution.default,
+        _aten.div.Tensor,
+        _aten.ge.Scalar,
+        _aten.gelu.default,
+        _aten.linalg_vector_norm.default,
+        _aten.masked_fill.Scalar,
+        _aten.mean.dim,
+        _aten.mul.Scalar,
+        _aten.mul.Tensor,
+        # Writes running statistics, which its schema doesn't say. Here there are none to write.
+        _aten.native_batch_norm.default,
+        _aten.native_layer_norm.default,
+        _aten.roll.default,
+    }
+)
+"""The slow ones. Each looks at nothing but shapes, strides, types and numbers, and gives tensors of
+its own; a schema doesn't tell (`dropout` may give its input, and has none that says so)."""
+
 
 class Recall(TorchDispatchMode):
-    """Give an operation's outputs anew where it ran on the same kind of inputs before.
+    """Give the outputs of slow operations anew where they ran on the same kind of inputs before.
 
-    Views and what writes in place run always, as does whatever meets a tensor with values or a
-    tensor of another class. Autograd stands above this and records as ever.
+    All other operations run always, as does whatever meets a tensor with values or a tensor of
+    another class. Autograd stands above this and records as ever.
 
     Example:
         >>> x, norm = torch.empty(2, 3, device="meta"), nn.LayerNorm(3, device="meta")
@@ -35,24 +60,20 @@ class Recall(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._gave: dict[Any, tuple[bool, tuple[_Empty, ...]]] = {}
-        self._pure: dict[Any, bool] = {}
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         """Run ``func``, or make what it gave before."""
         kwargs = kwargs or {}
-        pure = self._pure.get(func)
-        if pure is None:
-            pure = self._pure[func] = _is_pure(func)
-        if not pure:
+        if func not in _RECALLED:
             return func(*args, **kwargs)
         try:
             # The default type decides what integers become.
             key = (func, torch.get_default_dtype(), _key(args), _key(tuple(kwargs.items())))
-            gave = self._gave.get(key)
-        except (_NotPlainError, TypeError):  # TypeError: an argument that can't be hashed
+        except _NotPlainError:
             return func(*args, **kwargs)
+        gave = self._gave.get(key)
         if gave is not None:
             several, empties = gave
             made = tuple(_make(*empty) for empty in empties)
@@ -67,16 +88,6 @@ class Recall(TorchDispatchMode):
 
 class _NotPlainError(Exception):
     """What an operation was given says more than its shape, strides and type."""
-
-
-def _is_pure(func: Any) -> bool:
-    """Whether an operation takes tensors, writes to none and gives new ones."""
-    schema = func._schema
-    return (
-        not schema.is_mutable
-        and all(output.alias_info is None for output in schema.returns)
-        and any("Tensor" in str(argument.type) for argument in schema.arguments)
-    )
 
 
 def _is_plain(tensor: Tensor) -> bool:
@@ -98,7 +109,12 @@ def _key(value: Any) -> Any:
         return value.shape, value.stride(), value.dtype
     if isinstance(value, (tuple, list)):
         return tuple(map(_key, value))
+    if type(value) not in _NUMBERS:
+        raise _NotPlainError
     return type(value), value  # 1, 1.0 and True are equal, and not the same
+
+
+_NUMBERS = (int, float, bool, str, type(None), torch.dtype)
 
 
 def _make(shape: torch.Size, strides: tuple[int, ...], dtype: torch.dtype) -> Tensor:

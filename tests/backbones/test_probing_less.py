@@ -59,7 +59,9 @@ OPERATIONS = (
     lambda x: x * x[0],
     lambda x: x.mT @ x,
     lambda x: x.mT + x.new_empty(4, 3),
-    lambda x: x.mT + x.mT,
+    lambda x: x.new_empty(4, 3) + x.mT,
+    lambda x: F.gelu(x.mT),
+    lambda x: F.gelu(x.new_empty(4, 3)),
     lambda x: F.linear(x, x, x[:, 0]),
     lambda x: F.linear(x[:2], x, x[:, 0]),
     lambda x: F.layer_norm(x, (4,)),
@@ -122,7 +124,7 @@ def test_numbers_that_are_equal_are_not_of_one_type():
 def test_an_operation_gives_a_tensor_of_its_own_each_time():
     x = meta(3)
     with Recall():
-        first, again = x * 2, x * 2
+        _, first, again = (x * 2 for _ in range(3))
         first.add_(1)
         view = x.view(3, 1)
     assert (first._version, again._version) == (1, 0)
@@ -247,9 +249,15 @@ def test_dependence_is_what_a_backward_says(read):
 
 def test_an_output_that_is_a_parameter_depends_on_it():
     net = nn.Linear(2, 2)
-    assert depended_on([net.weight, net.weight.detach()], dict(net.named_parameters())) == {
-        "weight"
-    }
+    assert depended_on([net.weight, net.bias.detach()], dict(net.named_parameters())) == {"weight"}
+
+
+def test_nothing_depends_on_what_is_frozen():
+    net = Net(lambda net, x: Half.apply(net.cut(x), net.scale))
+    net.cut.requires_grad_(False)
+    named = dict(net.named_parameters())
+    for outputs in (net(torch.randn(1, 3, 8, 8)), [net.tail(torch.randn(1, 4, 2, 2))]):
+        assert not {"cut.weight", "cut.bias"} & depended_on([*outputs, net.cut.bias], named)
 
 
 def test_stages_without_parameters_are_refused():

@@ -91,7 +91,8 @@ class _NotPlainError(Exception):
 
 
 def _is_plain(tensor: Tensor) -> bool:
-    # A number that joins an operation as a tensor has no axes, and counts less for its type.
+    # A number that joins an operation as a tensor has no axes, and counts less for its type. A
+    # complex tensor may be one's conjugate, a quantized one has scales.
     return (
         type(tensor) in (Tensor, nn.Parameter)
         and tensor.is_meta

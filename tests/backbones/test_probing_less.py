@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import warnings
 from collections import OrderedDict
+from typing import ClassVar
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode
+from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
 from peft_dense.backbones import examine, forwards
@@ -21,6 +23,13 @@ from peft_dense.errors import UnsupportedModelError
 from zoo import BACKBONES, build
 
 
+def kinds(*tensors: torch.Tensor):
+    return [
+        (t.shape, t.stride(), t.storage_offset(), t.dtype, t.device.type, t.requires_grad)
+        for t in tensors
+    ]
+
+
 class Forgetful(Recall):
     """Runs every operation."""
 
@@ -28,21 +37,35 @@ class Forgetful(Recall):
         return func(*args, **(kwargs or {}))
 
 
+class Checked(Recall):
+    """Runs every operation that writes nothing as well, and notes where that gives another kind."""
+
+    wrong: ClassVar[list[str]] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        given = super().__torch_dispatch__(func, types, args, kwargs)
+        if not func._schema.is_mutable:
+            ran = func(*args, **(kwargs or {}))
+            one, other = (kinds(*filter(torch.is_tensor, tree_leaves(o))) for o in (given, ran))
+            if one != other or type(given) is not type(ran):
+                self.wrong.append(f"{func} gave {one} instead of {other}")
+        return given
+
+
 @pytest.mark.parametrize("family", BACKBONES)
 def test_the_probe_finds_the_same_where_every_operation_runs(family, monkeypatch):
     model = build(family)
+    Checked.wrong.clear()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         info = examine(model)
-        monkeypatch.setattr(forwards, "Recall", Forgetful)
-        assert examine(model) == info
+        for mode in (Forgetful, Checked):
+            monkeypatch.setattr(forwards, "Recall", mode)
+            assert examine(model) == info
+    assert not Checked.wrong
 
 
 # ------------------------------------------------------------------ operations that ran before
-
-
-def kinds(*tensors: torch.Tensor):
-    return [(t.shape, t.stride(), t.dtype, t.device.type, t.requires_grad) for t in tensors]
 
 
 def meta(*shape: int, **keywords):

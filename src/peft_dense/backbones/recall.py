@@ -39,8 +39,9 @@ _RECALLED = frozenset(
         _aten.roll.default,
     }
 )
-"""The slow ones. Each looks at nothing but shapes, strides, types and numbers, and gives tensors of
-its own; a schema doesn't tell (`dropout` may give its input, and has none that says so)."""
+"""The slow ones that look at nothing but shapes, strides, types and numbers, and give tensors of
+their own. Schemas don't tell: in inference mode ``dropout`` gives its input, and its schema doesn't
+say so."""
 
 
 class Recall(TorchDispatchMode):

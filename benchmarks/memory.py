@@ -7,7 +7,8 @@ Peak is the most that PyTorch's allocator had given out during the step beyond w
 before: of the CPU by the profiler's record of every allocation, of a GPU by the allocator's own
 count. Weights are no part of it; buffers inside oneDNN aren't seen. The bound is the frozen
 backbone's forward and backward to the input. Path by path means a forward and a backward per path,
-one after another.
+one after another. Gradients of all that trains are part of the peak, and shown beside it: no way to
+run a step is without them.
 """
 
 from __future__ import annotations
@@ -93,6 +94,10 @@ def runs(adapted: AdaptedBackbone, images: torch.Tensor) -> dict[str, Callable[[
     return {", all at once": at_once, ", path by path": by_path}
 
 
+def trained_bytes(adapted: AdaptedBackbone) -> int:
+    return sum(p.numel() * p.element_size() for p in adapted.parameters() if p.requires_grad)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse(argv)
     torch.set_num_threads(args.threads)
@@ -107,12 +112,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         wanting = images.clone().requires_grad_()
         frozen = bound(net).to(device).train()
         chosen: dict[str, Callable[[], object]] = {BOUND: partial(step, frozen, frozen, wanting)}
+        gradients = {BOUND: 0}  # but for the input's
         for each in read(args.methods):
             try:
                 for count in args.tasks:
                     adapted = each.put_on(net, count).to(device).train()
                     for how, run in runs(adapted, images).items():
                         chosen[f"{each.label}, T = {count}{how}"] = run
+                        gradients[f"{each.label}, T = {count}{how}"] = trained_bytes(adapted)
             except PeftDenseError as error:  # noqa: PERF203
                 notes.append(f"{each.label} is left out from here on: {error}")
         peaks: dict[str, list[float]] = {name: [] for name in chosen}
@@ -124,7 +131,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         lines: dict[str, Cells] = {}
         for name, sizes in peaks.items():
             mib = spread([size / 2**20 for size in sizes])
-            lines[name] = {"peak of a step": ratios(sizes, peaks[BOUND]), "peak, MiB": mib}
+            lines[name] = {
+                "peak of a step": ratios(sizes, peaks[BOUND]),
+                "peak, MiB": mib,
+                "of it gradients, MiB": spread([gradients[name] / 2**20]),
+            }
         found[f"{backbone}, {args.size} px, {device}"] = lines
     said = conditions(batch=args.batch, rounds=args.rounds, threads=args.threads)
     show(found, said, args, notes)

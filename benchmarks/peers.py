@@ -28,7 +28,7 @@ from peft_dense.counting import build
 sys.path.insert(0, str(Path(__file__).parent))  # also where a test loads this file by its path
 from showing import Cells, add_outputs, conditions, show
 from subjects import BOUND, Call, bound, infer, step
-from timing import CLOCKS, in_turn, ratios
+from timing import CLOCKS, flops, in_turn, ratios, spread
 
 EVERY = ("qkv", "proj", "fc1", "fc2")
 SETTINGS = {
@@ -110,8 +110,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     lines: dict[str, Cells] = {name: {} for name in models}
     for kind, training in (("step", True), ("inference", False)):
-        times = in_turn({name: run(name, training) for name in models}, args.rounds)
+        runs = {name: run(name, training) for name in models}
+        times = in_turn(runs, args.rounds)
+        counts = {name: flops(each) for name, each in runs.items()}
         for name in models:
+            lines[name][f"{kind}, FLOPs"] = spread([counts[name] / counts[BOUND]])
             for clock in CLOCKS:
                 mine = times[name][clock]
                 lines[name][f"{kind}, {clock} time"] = ratios(mine, times[BOUND][clock])

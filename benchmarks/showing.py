@@ -18,6 +18,8 @@ from pathlib import Path
 import torch
 from timing import Spread
 
+from peft_dense.errors import UnknownNameError
+
 __all__ = ["Found", "add_outputs", "conditions", "show"]
 
 Cells = dict[str, Spread]
@@ -25,12 +27,13 @@ Found = dict[str, dict[str, Cells]]
 
 UNITS = ("ms", "MiB")
 ACCENT = "#00a08a"  # as in docs/make_drawings.py
-NAMES, BARS, LINE = 260, 360, 20  # widths of names and bars, height of a line
+CHARACTER, BARS, LINE = 7, 360, 20  # widths of a name's character and of bars, height of a line
 
 
 def add_outputs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, help="also write what was found to this file")
     parser.add_argument("--plot", type=_svg, help="also draw it as bars, to this SVG file")
+    parser.add_argument("--draw", nargs="+", metavar="COLUMN", help="only these columns of it")
 
 
 def _svg(text: str) -> Path:
@@ -61,7 +64,7 @@ def show(
         whole = {"conditions": said, "notes": list(notes), "found": found}
         args.json.write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
     if args.plot:
-        args.plot.write_text(bars(found), encoding="utf-8")
+        args.plot.write_text(bars(found, args.draw), encoding="utf-8")
 
 
 def columns_of(lines: Mapping[str, Cells]) -> list[str]:
@@ -88,38 +91,49 @@ def _number(value: float) -> str:
     return f"{value:.{0 if value >= 100 else 1 if value >= 10 else 2}f}"
 
 
-def bars(found: Found) -> str:
-    """Draw a panel per group and column: bars to the medians, thin lines over ranges."""
+def bars(found: Found, only: Sequence[str] | None = None) -> str:
+    """Draw a panel per group and column: bars to the medians, thin lines over ranges.
+
+    Raises:
+        UnknownNameError: If a column of ``only`` isn't there.
+    """
     parts, y = [], 0
+    there_are = dict.fromkeys(column for lines in found.values() for column in columns_of(lines))
+    for column in only or ():
+        if column not in there_are:
+            raise UnknownNameError.of("column", column, there_are)
+    left = CHARACTER * max((len(name) for lines in found.values() for name in lines), default=0)
     for group, lines in found.items():
         for column in columns_of(lines):
+            if only and column not in only:
+                continue
             there = {name: cells[column] for name, cells in lines.items() if column in cells}
             longest = max(value["most"] for value in there.values()) or 1.0
             parts.append(_text(0, y + LINE, ": ".join(filter(None, (group, column))), bold=True))
             y += LINE + 6
             top = y
             for name, value in there.items():
-                parts.append(_bar(y, name, value, BARS / longest))
+                parts.append(_bar(left, y, name, value, BARS / longest))
                 y += LINE
             if not column.endswith(UNITS) and longest > 1:  # a ratio: mark what it is of
-                x = NAMES + BARS / longest
+                x = left + BARS / longest
                 parts.append(
                     f'<path d="M{x:.1f} {top} V{y}" stroke="currentColor" stroke-dasharray="3 3"/>'
                 )
             y += 12
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="drawing" '
-        f'viewBox="0 0 {NAMES + BARS + 60} {y}" font-family="system-ui, sans-serif" '
+        f'viewBox="0 0 {left + BARS + 60} {y}" font-family="system-ui, sans-serif" '
         f'font-size="13">{"".join(parts)}</svg>\n'
     )
 
 
-def _bar(y: float, name: str, value: Spread, scale: float) -> str:
-    x = {key: NAMES + scale * number for key, number in value.items()}
+def _bar(left: float, y: float, name: str, value: Spread, scale: float) -> str:
+    x = {key: left + scale * number for key, number in value.items()}
     middle = y + LINE / 2
     return (
         f"{_text(0, y + 15, name)}"
-        f'<rect x="{NAMES}" y="{y + 3}" width="{x["median"] - NAMES:.1f}" height="{LINE - 6}" '
+        f'<rect x="{left}" y="{y + 3}" width="{x["median"] - left:.1f}" height="{LINE - 6}" '
         f'fill="{ACCENT}" fill-opacity="0.4"/>'
         f'<path d="M{x["least"]:.1f} {middle} H{x["most"]:.1f}" stroke="currentColor"/>'
         f"{_text(x['most'] + 6, y + 15, _number(value['median']))}"

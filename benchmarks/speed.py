@@ -7,7 +7,8 @@
 
 A step is the encoder's forward, a small loss on each feature, and the backward; its bound is the
 frozen backbone's forward and backward to the input. Inference is a forward without gradients; its
-bound is the frozen backbone's. The CPU is always measured; a GPU, where there is one, in bfloat16,
+bound is the frozen backbone's. FLOPs are those of products and convolutions: what is above them is
+memory and overhead. The CPU is always measured; a GPU, where there is one, in bfloat16,
 eager and compiled, by its own events, with the peak of what its allocator gave out.
 """
 
@@ -34,7 +35,7 @@ from peft_dense.tasks import task
 sys.path.insert(0, str(Path(__file__).parent))  # also where a test loads this file by its path
 from showing import Cells, Found, add_outputs, conditions, show
 from subjects import BOUND, NO_GPU, Call, bound, infer, mean_squares, plain, read, step
-from timing import clocks_of, in_turn, ratios, spread
+from timing import clocks_of, flops, in_turn, ratios, spread
 
 KINDS = ("semseg", "human_parts", "sal", "normals")
 WIDTH = 256  # of the papers' heads
@@ -117,12 +118,16 @@ class Setting:
             runs = {name: case.run for name, case in cases.items()}
             warm = 3 if self.where.mode == "compiled" else 1
             times = in_turn(runs, self.args.rounds, warm=warm, device=self.where.device)
+            eager = self.where.mode == "eager"
+            counts = {name: flops(run) for name, run in runs.items()} if eager else {}
             for name, case in cases.items():
                 label = name if case.over == BOUND else f"{name}, over {case.over}"
                 cells = found.setdefault(label, {})
                 for clock in clocks_of(self.where.device):
                     mine, its = times[name][clock], times[case.over][clock]
                     cells[f"{kind}, {clock} time"] = ratios(mine, its)
+                if counts:
+                    cells[f"{kind}, FLOPs"] = spread([counts[name] / counts[case.over]])
                 if self.where.device.type == "cuda":
                     cells[f"{kind}, peak MiB"] = spread([self.where.peak(case.run)])
         return found
@@ -196,12 +201,15 @@ def dense(adapted: AdaptedBackbone) -> DenseModel:
 
 
 def add_merged(setting: Setting, label: str, adapted: AdaptedBackbone) -> None:
-    """Time one task's path after merge; what is baked into adapters also over plain ones."""
+    """Time one task's path after merge; what is baked into adapters also over plain ones.
+
+    A step of those plain ones is what a step of a hypernetwork could cost at best.
+    """
     merged = adapted.extract_task("task_0").merge()
     setting.add_inference(f"{label}, merged", merged)
     if any(isinstance(module, Bottleneck) for module in merged.modules()):
         adapters = f"plain adapters of {label}"
-        setting.add_inference(adapters, plain(setting.net, adapted))
+        setting.add(adapters, plain(setting.net, adapted))
         setting.add_inference(f"{label}, baked", merged, over=adapters)
 
 

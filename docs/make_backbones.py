@@ -112,14 +112,18 @@ INTRO = """\
 
 # Backbones
 
-Which methods work on which backbone, tried one by one at random weights and at the model's own
-size. *Works*: `inject` takes it, one image runs, and the stages are at the start what the backbone
-gives. Otherwise the reason. *No mlp*, *no qkv*: no module of that kind ran on tokens. *Off the
-map*: the model has feed-forward parts, but none works on its stage's output map. A number in
-parentheses says how many of them do where it isn't all; the others serve the stream alone.
+Which methods work on which backbone. Each pair was tried with random weights.
 
-*ms* is the processor time of `inject(model, "decoders_only")`, the smaller of two; what a method
-adds comes on top.
+- *strides*: of the stages; *flat*: all stages have the same stride, as in a plain ViT.
+- *ms*: processor time of `inject(model, "decoders_only")`, the smaller of two runs, in
+  milliseconds. What a method adds takes time on top.
+- *works*: `inject` accepts the backbone, a forward pass runs, and before training the features
+  equal the backbone's.
+- *no mlp*, *no qkv*: the backbone has no MLP, or no attention with query, key and value
+  projections, that was recognised.
+- *off the map*: the backbone has MLPs, but none has the shape of its stage's output.
+  *Works (7 of 20)*: seven of its twenty MLPs have, and only those give the tasks parts of their
+  own.
 """
 
 

@@ -74,17 +74,22 @@ INTRO = f"""\
 
 # All methods
 
-What each registered method does, what it costs, and how sure it is that it is what the papers ran.
-Counts are trainable parameters in the encoder with four tasks, at the method's defaults; the heads
-come on top. `peft-dense params MODEL` gives them for any backbone, and
-`peft-dense params --papers` those of the papers' settings.
+What each method does, how many parameters it trains, and how its count compares with the papers'.
+Counts are trainable parameters in the encoder, heads excluded, with four tasks and the method's
+default options. `peft-dense params MODEL` prints them for any backbone. *Passes* are forward passes
+through the backbone for T tasks.
 
-In equations and counts, d is a block's width, n = d / rho its bottleneck, r a rank, T the number
-of tasks, t a task, l a layer, s the size of Kronecker factors, and (x) the Kronecker product; sums
-in counts run over the sites. A pass is one through the backbone, per forward.
+In equations and counts, d is the width of a block, n = d / rho the width of its bottleneck (the
+*waist*), r a rank, T the number of tasks, t a task, l a layer, s the size of Kronecker factors, and
+(x) the Kronecker product. A *site* is an attention or MLP to which a method adds something; sums in
+counts run over the sites. A *path* is a copy of the backbone that shares its frozen weights
+([Concepts](concepts.md)).
 
-Certainty is that of the definition, found by meeting the printed encoder and total counts at once;
-the counts themselves are exact. Printed cells are in millions, of Swin-Tiny, and come from:
+A method that is in the papers' tables has a table of its own below. It gives our counts, and the
+printed ones in millions, for Swin-Tiny, of the encoder and with the heads (*all*). The difference
+is ours minus theirs, in millions, or `ok` if ours rounds to theirs. *Certainty* says how sure it is
+that the authors ran this definition: high, good, medium, low or undetermined
+([how it was found](papers.md)). `peft-dense params --papers` prints all rows. The tables are:
 
 {chr(10).join(f"- {short}: {place}" for short, place in papers.PLACES.items())}
 """
@@ -131,7 +136,7 @@ def section(how: Method, infos: dict[str, BackboneInfo], heads: int) -> list[str
         lines += [f"- On {backbone}: {number:,}{f' ({changed})' if changed else ''}."]
     about = documented_options(type(how))
     if fields(how):
-        lines += ["", "| option | default | |", "|---|---|---|"]
+        lines += ["", "| option | default | meaning |", "|---|---|---|"]
         for f in fields(how):
             meaning = about.get(f.name, "").replace("|", "\\|")
             lines += [f"| `{f.name}` | `{getattr(how, f.name)!r}` | {meaning} |"]
@@ -142,9 +147,10 @@ def evidence(name: str, info: BackboneInfo, heads: int) -> list[str]:
     """Set the counts beside the papers' cells, and say what is certain and what assumed."""
     rows = [row for row in papers.ROWS if row.method == name]
     if not rows:
-        return ["Neither paper's tables have it: there is no printed count to meet."]
+        return ["It is in neither paper's tables, so there is no printed count to compare with."]
     lines = [
-        "| setting | encoder | printed | | all | printed | | in | certainty |",
+        "| setting | encoder | printed | difference "
+        "| all | printed | difference | table | certainty |",
         "|---|--:|--:|---|--:|--:|---|---|---|",
     ]
     notes = []
@@ -164,7 +170,7 @@ def evidence(name: str, info: BackboneInfo, heads: int) -> list[str]:
         ]
         lines.append(f"| {' | '.join(cells)} |")
         if row.note:
-            fits = " Those counts: {:,} and {:,}.".format(*row.fits) if row.fits else ""
+            fits = " So counted: {:,} and {:,}.".format(*row.fits) if row.fits else ""
             notes += ["", f"{f'`{setting}`: ' if setting else ''}{row.note}{fits}"]
     return lines + notes
 
@@ -201,8 +207,9 @@ def documented_options(cls: type[Method]) -> dict[str, str]:
 
 
 def markdown(text: str) -> str:
-    """Join a docstring's lines and write its code as Markdown does."""
-    return " ".join(text.split()).replace("``", "`")
+    """Join a docstring's lines and write its code and references as Markdown does."""
+    text = re.sub(r":\w+:`~?(?:[\w.]+\.)?(\w+)`", r"`\1`", " ".join(text.split()))
+    return text.replace("``", "`")
 
 
 if __name__ == "__main__":

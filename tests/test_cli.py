@@ -315,7 +315,9 @@ def test_an_error_is_one_line(capsys, argv, message):
     ("argv", "message"),
     [
         (("params", "x", "--set", "ratio"), "expected name=value"),
-        (("params", "x", "--channels", "semseg"), "expected e.g. semseg=21"),
+        (("params", "x", "--channels", "semseg"), "each once, e.g. semseg=21"),
+        (("params", "x", "--channels", "semseg=0"), "numbers from 1"),
+        (("params", "x", "--channels", "semseg=2,semseg=3"), "each once"),
         (("params", "x", "--tasks", "a,a"), "each once"),
         (("params", "x", "--backbone-args", "[1]"), "expected JSON"),
         (("explain",), "MODEL"),

@@ -159,7 +159,7 @@ def test_describe_says_what_it_guessed_and_what_to_check(capsys, whole, tmp_path
     out = run(capsys, "describe", root)
     assert f"draft: {root / 'dense.toml'}" in out and "peft-dense data check" in out
     assert "check: semseg: names of the" in out and "images: photos/{id}.jpg (3 files" in out
-    assert run(capsys, "check", root).startswith(f"{root}: a data set as {root}/dense.toml says\n")
+    assert run(capsys, "check", root).startswith(f"{root}: a data set, read by {root}/dense.toml\n")
     assert "stays as it is; pass --overwrite" in fails(capsys, "describe", root)
     run(capsys, "describe", root, "--overwrite")
     run(capsys, "describe", root, "--out", tmp_path / "mine.toml")
@@ -170,7 +170,9 @@ def test_a_ready_description_is_called_by_its_name(capsys, tmp_path):
     root = tmp_path / "city"
     run(capsys, "make", root, *SMALL, "--layout", "cityscapes")
     out = run(capsys, "check", f"cityscapes:{root}")
-    assert "a data set as the description of cityscapes says" in out and out.endswith("problems.\n")
+    assert "a data set, read by the description of cityscapes" in out and out.endswith(
+        "problems.\n"
+    )
     assert "did you mean 'cityscapes'" in fails(capsys, "check", f"cityscape:{root}")
 
 

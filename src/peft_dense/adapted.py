@@ -38,7 +38,7 @@ class AdaptedBackbone(nn.Module):
 
     Args:
         model: The original backbone; it is kept, never touched, and handed back by :meth:`eject`.
-        method: What goes on the paths, with every hyper-parameter settled.
+        method: The method, its hyper-parameters settled by ``resolve``.
         tasks: Names of the tasks.
         info: What the probe found.
 
@@ -115,7 +115,7 @@ class AdaptedBackbone(nn.Module):
         """Compute stage features for ``tasks`` (all if None), one pass per path.
 
         Raises:
-            UnknownNameError: A task that isn't there.
+            UnknownNameError: No such task.
             ShapeError: ``x`` isn't a batch of images with the backbone's number of channels.
             ImageSizeError: The stages can't divide the image.
         """
@@ -170,13 +170,13 @@ class AdaptedBackbone(nn.Module):
     # ------------------------------------------------------------------ what is ours
 
     def adapter_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Yield name and parameter of everything this library added or unfroze, each once."""
+        """Yield name and parameter of all that was added or unfrozen, each once."""
         for slot in self._ours():
             if isinstance(slot.tensor, nn.Parameter):
                 yield self._short(slot.name), slot.tensor
 
     def adapter_state_dict(self) -> dict[str, Tensor]:
-        """Return what this library added or unfroze, buffers included, each tensor once."""
+        """Return all that was added or unfrozen, buffers included, each tensor once."""
         return {self._short(s.name): s.tensor.detach() for s in self._ours() if s.persistent}
 
     def load_adapter_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -194,7 +194,7 @@ class AdaptedBackbone(nn.Module):
     def parameters_by_kind(self) -> dict[str, list[nn.Parameter]]:
         """Sort what trains into ``shared``, ``per_task`` and ``unfrozen_backbone``.
 
-        For optimisers that treat them apart: unfrozen pretrained weights like smaller steps.
+        For optimisers that treat them apart: unfrozen pretrained weights take smaller steps.
         """
         kinds: dict[str, list[nn.Parameter]] = {
             "shared": [],
@@ -241,9 +241,9 @@ class AdaptedBackbone(nn.Module):
         return self._origin.pattern
 
     def backbone_tensors(self) -> dict[str, Tensor]:
-        """Give the parameters and buffers of the backbone that this stands on, by their names.
+        """Give the backbone's parameters and buffers by name.
 
-        Those that the paths share, and for what every path has a copy of its own, the original's.
+        The paths' shared tensors; the original's where every path has a copy of its own.
         """
         original = self._origin.model
         named = {**dict(original.named_parameters()), **dict(original.named_buffers())}
@@ -351,10 +351,7 @@ class AdaptedBackbone(nn.Module):
     # ------------------------------------------------------------------ modes
 
     def train(self, mode: bool = True) -> Self:
-        """Switch drop path and dropout; what would write into frozen buffers stays in eval.
-
-        Frozen batch normalisation, that is, and whatever else updates a buffer in train mode.
-        """
+        """Switch the mode; what would write into frozen buffers (batch norms) stays in eval."""
         super().train(mode)
         ownership.freeze_statistics(self)
         return self

@@ -1,7 +1,7 @@
 """Count what methods train on a backbone, from names alone.
 
-Everything is counted on torch's ``meta`` device, where parameters have shapes and no values: a
-count takes a fraction of a second and no memory, and nothing is ever downloaded.
+Methods are counted on torch's ``meta`` device, where parameters have shapes and no values, so a
+count takes a fraction of a second and no memory. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = ["Counter", "build"]
 
 
 def build(name: str, options: Mapping[str, Any]) -> nn.Module:
-    """Build a model at random weights from a name of timm or ``module:Class``.
+    """Build a model with random weights from a name of timm or ``module:Class``.
 
     Raises:
         UnknownNameError: timm has no such model; the nearest are offered.
@@ -95,7 +95,7 @@ class Counter:
     def count(self, name: str, **hyperparameters: Any) -> dict[str, Any]:
         """Build a method and read its ledger.
 
-        ``next_task`` is what one task more adds to the encoder, its head not included.
+        ``next_task`` is what one more task adds to the encoder, without its head.
 
         Raises:
             PeftDenseError: The method can't go on the backbone.

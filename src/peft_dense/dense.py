@@ -46,11 +46,11 @@ class DenseModel(nn.Module):
         **options: Passed on to every head, such as ``width=256``.
 
     Shape:
-        ``(B, 3, H, W) ->`` per task ``(B, out, H, W)``
+        ``(B, C, H, W) ->`` per task ``(B, out, H, W)``
 
     Raises:
-        UnknownNameError: Unknown head, an option that a named head hasn't, or a head for a task
-            that the encoder hasn't.
+        UnknownNameError: Unknown head, unknown option of a named head, or a head for a task that
+            the encoder doesn't have.
         HyperparameterError: A task of the encoder has no head, or its head is no module.
 
     Example:
@@ -128,7 +128,7 @@ class DenseModel(nn.Module):
         """Predict ``tasks`` (all if None) at the images' size.
 
         Raises:
-            UnknownNameError: A task that isn't there.
+            UnknownNameError: No such task.
             ImageSizeError: The stages can't divide the images.
         """
         self._check_heads()
@@ -144,11 +144,7 @@ class DenseModel(nn.Module):
         return predictions
 
     def _check_heads(self) -> None:
-        """Raise if tasks came or went under the heads.
-
-        Raises:
-            UnsupportedModelError: The encoder's tasks aren't those with a head.
-        """
+        """Raise if tasks were added to or removed from the encoder alone."""
         if self.encoder.tasks == tuple(self.out_channels):
             return
         remedies = [
@@ -255,7 +251,7 @@ class DenseModel(nn.Module):
         self.encoder.set_grad_checkpointing(enable)
 
     def adapter_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Yield name and parameter of what the encoder was given or unfroze, each once."""
+        """Yield name and parameter of all that was added or unfrozen in the encoder, each once."""
         yield from self.encoder.adapter_parameters()
 
     # ------------------------------------------------------------------ keep and read
@@ -316,13 +312,13 @@ class DenseModel(nn.Module):
 
         Raises:
             CheckpointError: The folder isn't whole, holds an encoder only, or doesn't fit.
-            UnknownNameError: ``head`` names a task that the saved model hasn't.
+            UnknownNameError: ``head`` names a task that the saved model doesn't have.
         """
         return folders.load_model(cls, AdaptedBackbone, folder, backbone, head, family)
 
 
 def _factory(kind: str | HeadFactory, options: Mapping[str, Any]) -> HeadFactory:
-    """Look a name up, and see that the head has those options; a callable is what it is."""
+    """Look a name up and check that the head has those options; return a callable as it is."""
     if not isinstance(kind, str):
         return kind
     make = find_head(kind)

@@ -3,14 +3,14 @@
 ::
 
     PeftDenseError
-    ├── UnknownNameError       (ValueError)  a method, task, head or argument nobody registered
+    ├── UnknownNameError       (ValueError)  an unknown method, task, head or argument
     ├── HyperparameterError    (ValueError)  a ratio, rank or dimension that doesn't fit the widths
     ├── ShapeError             (ValueError)  a tensor of the wrong shape or dtype
     │   └── ImageSizeError                   an image the backbone's stages can't divide
     ├── UnsupportedModelError  (TypeError)   a model that can't be adapted as it stands
     │   └── NoSiteError                      no place in it for what the method adds
     ├── CheckpointError        (ValueError)  saved adapters that don't fit, or aren't whole
-    ├── MissingPackageError    (ImportError) a package that an extra of this one brings
+    ├── MissingPackageError    (ImportError) an optional package that isn't installed
     └── DataError              (ValueError)  a data set, image or label that can't be read
         ├── MissingFileError                 a file that isn't there
         └── LabelSizeError                   a label of another size than its image
@@ -51,7 +51,7 @@ class PeftDenseError(Exception):
     """Base of every error this library raises on purpose.
 
     Attributes:
-        help: Address of the page and section that tell what causes such an error, and what to do.
+        help: Address of the documentation's section on this error: causes, and what to do.
 
     Example:
         >>> ImageSizeError("too small").help
@@ -60,12 +60,12 @@ class PeftDenseError(Exception):
 
     def __init__(self, *args: object) -> None:
         super().__init__(*args)
-        # What add_note would do, which Python 3.10 hasn't: the message itself stays one sentence.
+        # What add_note would do, which Python 3.10 lacks: the message itself stays one sentence.
         self.__notes__ = [f"What to do: {self.help}"]
 
     @property
     def help(self) -> str:
-        """Address of the section of the documentation that is about this class."""
+        """Address of the documentation's section on this class."""
         return f"{_TROUBLESHOOTING}#{type(self).__name__.lower()}"
 
 
@@ -79,7 +79,7 @@ class UnknownNameError(PeftDenseError, ValueError):
 
     @classmethod
     def of(cls, kind: str, given: object, known: Iterable[str]) -> UnknownNameError:
-        """Build the error for a ``given`` name of a ``kind`` of which ``known`` ones exist."""
+        """Build the error for a ``given`` name where those of its ``kind`` are ``known``."""
         names = sorted(known)
         folded = {name.casefold(): name for name in names}
         close = difflib.get_close_matches(str(given).casefold(), folded, n=3, cutoff=0.5)
@@ -122,7 +122,7 @@ class MissingPackageError(PeftDenseError, ImportError):
 
     @classmethod
     def of(cls, what: str, package: str | None, extra: str) -> MissingPackageError:
-        """Build the error for ``what`` needs a ``package`` that an ``extra`` brings."""
+        """Build the error: ``what`` needs a ``package`` that an ``extra`` brings."""
         return cls(
             f"{what} needs {package}, which isn't installed; pip install 'peft-dense[{extra}]'"
         )
@@ -137,14 +137,14 @@ class MissingFileError(DataError):
 
 
 class LabelSizeError(DataError):
-    """A label that hasn't the height and width of its image."""
+    """A label whose height and width aren't those of its image."""
 
 
 def warn(message: str) -> None:
-    """Warn, in the name of the line outside this library that led here.
+    """Warn at the user's line: the nearest one outside this library.
 
     Args:
-        message: What is odd, and what to do.
+        message: What is wrong, and what to do.
 
     Example:
         >>> with warnings.catch_warnings(record=True) as caught:

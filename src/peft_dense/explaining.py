@@ -1,4 +1,4 @@
-"""Say what a method would put where on a backbone, before anything is put anywhere."""
+"""What a method would add to a backbone, and where."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def explain_method(
 ) -> str:
     """List the places of one path that a method changes, and what all paths share.
 
-    It is read off the method at work on the ``meta`` device, so it says what will be there.
+    It is read off the method applied on the ``meta`` device.
 
     Args:
         model: The backbone; it isn't touched.

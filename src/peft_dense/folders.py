@@ -58,7 +58,7 @@ Kinds = Mapping[str, "str | Callable[..., nn.Module]"]
 
 
 def describe_encoder(adapted: AdaptedBackbone) -> dict[str, Any]:
-    """Describe method, tasks and backbone such that JSON can hold it.
+    """Describe method, tasks and backbone as JSON values.
 
     Raises:
         UnsupportedModelError: It is a merged copy, or its frozen weights changed since inject.

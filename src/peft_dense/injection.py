@@ -37,8 +37,7 @@ def inject(
         method: Name of a method, or a Method. :func:`peft_dense.methods` lists the names.
         tasks: Names of the tasks, any strings; None takes the four of PASCAL-Context.
         family: What the probe can't see of an unusual backbone.
-        explain: Print, before anything is made, what was found in the backbone and what the method
-            puts where.
+        explain: Print what was found in the backbone, and what the method puts where.
         **hyperparameters: Those of the method.
 
     Returns:

@@ -25,7 +25,7 @@ def check_last_axis(x: Tensor, features: int, layer: str) -> None:
     """Raise unless the last axis of ``x`` has ``features`` entries, in the name of ``layer``.
 
     Raises:
-        ShapeError: If it hasn't. Broadcasting would otherwise let an axis of size 1 pass.
+        ShapeError: If it has another number. Broadcasting would let an axis of size 1 pass.
     """
     if x.ndim == 0 or x.shape[-1] != features:
         raise ShapeError(

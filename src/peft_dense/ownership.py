@@ -1,7 +1,7 @@
-"""Whose every parameter and buffer is: decided when it is added, kept by where it stands.
+"""Whom every parameter and buffer belongs to: the frozen backbone, a path, all tasks, or one.
 
-Everything that asks "is this ours?" asks here: the state dicts, the ledger, the optimiser's groups,
-train mode, moving and casting, saving. A place of the backbone has an origin
+The state dicts, the ledger, the optimiser's groups, train mode, moving and casting, and saving ask
+here. A place of the backbone has an origin
 (:mod:`peft_dense.backbones.origin`); what has none was added by a method, for the task under whose
 name it lies (in a :class:`~peft_dense.nn.TaskDict`, or on that task's path) or for all.
 """
@@ -104,7 +104,7 @@ def frozen_tensors(root: nn.Module) -> dict[str, Tensor]:
 
 
 def retie(root: nn.Module) -> None:
-    """Let all places of one origin hold one tensor again, after something replaced them singly."""
+    """Let all places of one origin hold one tensor again, after they were replaced one by one."""
     first: dict[tuple[str, str], Tensor] = {}
     for slot in slots(root):
         if slot.origin is not None:

@@ -48,8 +48,8 @@ class Row:
         places: Where it is printed: keys of :data:`PLACES`, parted by spaces.
         certainty: How certain the definition is to be what the authors ran: ``high``, ``good``,
             ``medium``, ``low`` or ``undetermined``.
-        fits: Encoder and total of another definition, told in the note, that meets the cells where
-            this one doesn't.
+        fits: Encoder and total of another definition, given in the note, that meets the cells
+            where this one doesn't.
     """
 
     method: str
@@ -88,7 +88,7 @@ class Row:
 
 
 def verdict(count: int, printed: str | None) -> str:
-    """Say whether a count rounds to a printed cell, or by how many millions it is off.
+    """Compare a count with a printed cell: ``ok``, or by how many millions it is off.
 
     Example:
         >>> verdict(1_126_848, "1.13"), verdict(79_488, "0.13"), verdict(20_152_724, None)
@@ -178,14 +178,14 @@ _SET_MORE = (
     "the encoder; here the encoder's count is the method's alone."
 )
 _NOTES = {
-    "multitask_full": f"{_ONE_SET} The encoder is printed cut, not rounded.",
-    "bitfit": "The count tells that the relative-position bias tables train too.",
-    "phm": "The text puts it after attention and MLP; no sensible definition with two sites fits "
-    "the count, one beside the MLP does.",
-    "compacter_pp": "The encoder is printed cut, not rounded.",
+    "multitask_full": f"{_ONE_SET} The encoder is printed truncated, not rounded.",
+    "bitfit": "The count shows that the relative-position bias tables train too.",
+    "phm": "The text puts it after attention and MLP; no plausible definition with both gives the "
+    "count, one after the MLP alone does.",
+    "compacter_pp": "The encoder is printed truncated, not rounded.",
     "lora norm=True": "A LayerNorm on the update's input is needed to meet the count. The default "
     "is standard LoRA without it, which merges into the weights.",
-    "shared_adapter unfreeze_norms=True": "The count tells that the backbone's LayerNorms train "
+    "shared_adapter unfreeze_norms=True": "The count shows that the backbone's LayerNorms train "
     "too.",
     "polyhistor": "Equation 3 has one low-rank pair for the joint matrix (joint); the count "
     "fits a pair for each projection.",

@@ -1,4 +1,4 @@
-"""Tasks come and go, and adapters are folded in; what else there is doesn't move by one bit."""
+"""Add, remove and extract tasks, and merge adapters; nothing else changes by one bit."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ __all__ = ["add_task", "check_names", "extract_task", "merge", "remove_task"]
 
 
 def check_names(tasks: object) -> tuple[str, ...]:
-    """Give the names of tasks as a tuple: each a non-empty string, each once, in an order.
+    """Give the names of tasks as a tuple, in their order.
 
     Raises:
-        HyperparameterError: They are none of that.
+        HyperparameterError: They aren't distinct non-empty strings in a list, tuple or dict.
     """
     given = (tasks,) if isinstance(tasks, str) else tasks
     names = tuple(given) if isinstance(given, (list, tuple, dict)) else ()
@@ -52,7 +52,9 @@ def add_task(adapted: AdaptedBackbone, name: str) -> None:
     try:
         for module in list(adapted.modules()):
             parts = getattr(module, "tasks", None)
-            if isinstance(parts, TaskDict) and len(parts):  # one without serves the stream alone
+            if isinstance(parts, TaskDict) and len(
+                parts
+            ):  # an adapter without tasks needs no new one
                 module.add_task(name)  # type: ignore[operator]
         if not adapted.method.one_path:
             adapted.paths[name] = adapted.new_path((name,), tensors)
@@ -65,16 +67,17 @@ def add_task(adapted: AdaptedBackbone, name: str) -> None:
 
 
 def _start(adapted: AdaptedBackbone, like: Tensor) -> dict[str, Tensor]:
-    """Give the backbone's tensors for a new path: those shared, and else the original's."""
+    """Give the backbone's tensors for a new path: the shared ones, and copies of the original's."""
     pattern = adapted.pattern
     names = [n for n, _ in (*pattern.named_parameters(), *pattern.named_buffers())]
     frozen, tensors = ownership.frozen_tensors(adapted), adapted.backbone_tensors()
     lost = [n for n in names if n not in frozen and (adapted.replaced or tensors[n].is_meta)]
     if lost and not like.is_meta:
+        more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
         raise UnsupportedModelError(
-            f"a new task of {adapted.method.name} starts from the backbone's own {lost[0]} (and "
-            f"{len(lost) - 1} more), and the model given to inject holds other values than those "
-            "loaded since. Load the weights into the backbone first, then inject."
+            f"a new task of {adapted.method.name} starts from the backbone's own {lost[0]}{more}, "
+            "and the model given to inject holds other values than those loaded since. Load the "
+            "weights into the backbone first, then inject."
         )
     return {
         name: tensors[name] if name in frozen else _copy_of(tensors[name], like) for name in names
@@ -107,7 +110,7 @@ def _forget(adapted: AdaptedBackbone, name: str) -> None:
 
 
 def extract_task(adapted: AdaptedBackbone, name: str) -> AdaptedBackbone:
-    """Copy what serves one task, its path alone where it has one."""
+    """Copy what serves one task; of several paths, only its own."""
     adapted.check_tasks([name])
     view = _view(adapted)
     if not adapted.method.one_path:

@@ -50,7 +50,7 @@ def test_a_backbone_without_sites_says_what_its_blocks_hold():
     said = describe(examine(timm.create_model("resnet18")))
     assert "no module is a place for an adapter. Its blocks hold aa, act1" in said
     assert "written in train mode: bn1, " in said and " and 12 more" in said
-    assert "left out, for nothing calls it: fc" in said
+    assert "left out, since nothing calls it: fc" in said
 
 
 class First(nn.Module):

@@ -142,7 +142,7 @@ def test_a_place_takes_one_branch(path_and_site):
         add_after(path, site, Scale(1.0))
     assert isinstance(path.adapters, AdapterTree)
     path.mlp._forward_hooks.clear()
-    with pytest.raises(UnsupportedModelError, match="gone; inject anew"):
+    with pytest.raises(UnsupportedModelError, match="branch at 'mlp' is gone; inject anew"):
         replace_branch(path, site, Scale(2.0))
 
 

@@ -224,15 +224,17 @@ def test_frozen_adapters_are_left_out():
 def test_wrong_input():
     w = nn.Parameter(torch.ones(2))
     good = {"a": w[0], "b": w[1]}
-    with pytest.raises(HyperparameterError, match="losses hold 1 task; an angle needs two"):
+    with pytest.raises(
+        HyperparameterError, match="an angle needs two tasks or more, and there are losses of 1"
+    ):
         conflict({"a": w[0]}, {"w": [w]})
     with pytest.raises(ShapeError, match=r"loss of 'b' has shape \(2,\), with a graph; expected"):
         conflict(good | {"b": w * 2}, {"w": [w]})
     with pytest.raises(ShapeError, match=r"loss of 'b' has shape \(\), without a graph"):
         conflict(good | {"b": w[0].detach()}, {"w": [w]})
-    with pytest.raises(HyperparameterError, match=r"layer 'v', shape \(2,\), is there twice"):
+    with pytest.raises(HyperparameterError, match=r"layer 'v', shape \(2,\), is given twice"):
         conflict(good, {"w": [w], "v": [w]})
-    with pytest.raises(HyperparameterError, match=r"layer 'w', shape \(1,\), isn't one that"):
+    with pytest.raises(HyperparameterError, match=r"layer 'w', shape \(1,\), doesn't train"):
         conflict(good, {"w": [torch.ones(1)]})
     with pytest.raises(HyperparameterError, match="layer 'w' has no parameters"):
         conflict(good, {"w": []})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from peft_dense.data.made.scenes import CLASSES
 from peft_dense.data.sources.nyud import CLASSES as NYUD_CLASSES
 from peft_dense.data.sources.nyud import NYUDv2
 from peft_dense.data.sources.pascal_context import PASCALContext
-from peft_dense.errors import DataError, UnknownNameError
+from peft_dense.errors import DataError, MissingPackageError, UnknownNameError
 
 TRAIN, VAL, SIZE, SEED = 5, 3, (64, 80), 3
 PARTS = {
@@ -207,6 +208,13 @@ def test_what_breaks_half_way_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match="out of something"):
         make_archive(tmp_path / "half", train=1, val=1, size=(16, 16))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_package_that_is_missing_is_named_by_its_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy.io", None)
+    with pytest.raises(MissingPackageError, match=r"layout pascal needs scipy.*peft-dense.train"):
+        make_archive(tmp_path / "new", train=1, val=1, size=(32, 48))
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):

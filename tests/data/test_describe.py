@@ -193,3 +193,12 @@ def test_a_file_that_is_there_stays(tmp_path):
     assert path.read_text() == "mine" and len(open_data(elsewhere, "train")) == 2
     write_draft(tmp_path, draft, overwrite=True)
     assert path.read_text() == draft.text
+
+
+def test_labels_that_are_ignored_everywhere_are_left_out(tmp_path):
+    for n in range(3):
+        photo(tmp_path / "rgb" / f"{n}.png")
+        save(tmp_path / "mask" / f"{n}.npy", blocks(65535, dtype=np.uint16))
+        save(tmp_path / "label" / f"{n}.png", blocks(0, 1))
+    guessed = "\n".join(describe(tmp_path).guessed)
+    assert "left out: mask/{id}.npy (3 files; no value but 65535, of unknown meaning)" in guessed

@@ -339,7 +339,7 @@ def test_a_missing_label_is_ignored_and_its_image_stays(tmp_path):
 def test_two_files_for_one_id(tmp_path):
     root = folder(tmp_path, cells(0, 1))
     save(root / "maps" / "a.bmp", cells(0, 1))
-    with pytest.raises(DataError, match=r"maps has 2 files for 'a': a.bmp, a.png. Which one"):
+    with pytest.raises(DataError, match=r"maps has 2 files for 'a': a.bmp, a.png. Remove or"):
         described(root, "sal", ending="*")[0]
 
 
@@ -411,6 +411,16 @@ def test_a_folder_with_a_dense_toml_is_read_by_it(tmp_path):
             'classes = ["a", "b"]',
             "values = { x = 1 }",
             r"has 'x'; expected a number, or a range as '1-6'",
+        ),
+        (
+            'classes = ["a", "b"]',
+            "ignore = [inf]\nclasses = 2",
+            r"has inf to inf; expected whole numbers",
+        ),
+        (
+            'classes = ["a", "b"]',
+            'ignore = ["0-99999999"]\nclasses = 2',
+            r"has 0 to 1e\+08; expected at most 16777216 values",
         ),
         (
             'classes = ["a", "b"]',

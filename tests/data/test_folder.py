@@ -268,7 +268,7 @@ def test_missing_split_lists_the_others(root: Path) -> None:
 
 def test_empty_split(root: Path) -> None:
     (root / "train.txt").write_text("\n")
-    with pytest.raises(DataError, match=r"train.txt is empty; it lists one image id a line"):
+    with pytest.raises(DataError, match=r"train.txt is empty; it lists one image id per line"):
         DenseFolder(root, "train", TASKS)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ from peft_dense.data.sources import pascal_context as pascal
 from peft_dense.data.sources.pascal_context import PASCALContext
 from peft_dense.data.sources.pascal_labels import NORMALS_IDS, edges, has_normals, sal, semseg
 from peft_dense.data.sources.pascal_parts import human_parts
-from peft_dense.errors import DataError, UnknownNameError
+from peft_dense.errors import DataError, MissingPackageError, UnknownNameError
 
 SIZE = HEIGHT, WIDTH = 6, 9
 TASKS = ("semseg", "human_parts", "sal", "normals", "edge")
@@ -480,6 +481,12 @@ def test_a_changed_byte_of_a_packed_struct_is_named(
         with pytest.raises(DataError, match=rf"can't read .*{EMPTY}.mat"):
             human_parts(path)
     assert not reached
+
+
+def test_without_scipy_the_extra_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "scipy.io", None)
+    with pytest.raises(MissingPackageError, match=r"reading .*\.mat needs scipy.*peft-dense.train"):
+        human_parts(root / FILES["human_parts"])
 
 
 @pytest.mark.parametrize(("task", "file"), NEEDED[1:])

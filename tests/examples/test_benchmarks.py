@@ -14,6 +14,7 @@ import torch
 from timm.models.pvt_v2 import PyramidVisionTransformerV2
 
 from peft_dense import inject
+from peft_dense.errors import UnknownNameError
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 TINY = ("--backbone", "pvt_v2_b0", "--rounds", "1")
@@ -85,6 +86,32 @@ def test_speed_of_dense_models_and_of_merged_ones(run) -> None:
     baked = "polyhistor_lite, baked, over plain adapters of polyhistor_lite"
     assert all(column.startswith("inference") for column in lines[baked])
     assert any("vmt_lite can't be merged" in note for note in whole["notes"])
+    generated, plain = lines["polyhistor_lite, T = 1"], lines["plain adapters of polyhistor_lite"]
+    assert generated["step, FLOPs"]["median"] > plain["step, FLOPs"]["median"] > 1
+
+
+def test_a_plot_has_the_columns_that_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.path", list(sys.path))
+    plot, out = tmp_path / "memory.svg", tmp_path / "memory.json"
+    main = runpy.run_path(str(FOLDER / "memory.py"))["main"]
+    words = [*SMALL, "--methods", "lora", "--tasks", "1", "--plot", str(plot), "--json", str(out)]
+    main([*words, "--draw", "peak, MiB"])
+    drawn = "".join(ElementTree.parse(plot).getroot().itertext())
+    assert "peak, MiB" in drawn and "gradients" not in drawn and "peak of a step" not in drawn
+    out.unlink()
+    with pytest.raises(UnknownNameError, match="peak, MiB"):
+        main([*words, "--draw", "peak, MB"])
+    assert out.exists() and capsys.readouterr().out.count("| frozen backbone |") == 2
+
+
+def test_flops_are_those_of_the_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.path", list(sys.path))
+    flops = runpy.run_path(str(FOLDER / "timing.py"))["flops"]
+    layer, x = torch.nn.Linear(5, 7), torch.randn(3, 5, requires_grad=True)
+    assert flops(lambda: layer(x)) == 2 * 3 * 5 * 7
+    assert flops(lambda: layer(x).sum().backward()) == 3 * 2 * 3 * 5 * 7
 
 
 def test_memory_has_paths_one_by_one_and_all_at_once(run) -> None:
@@ -93,6 +120,8 @@ def test_memory_has_paths_one_by_one_and_all_at_once(run) -> None:
     assert set(lines) == {"frozen backbone", *ways, "vmt_lite, T = 2"}
     once, one_by_one = (lines[way]["peak, MiB"]["median"] for way in ways)
     assert once > one_by_one > 0
+    gradients = {lines[way]["of it gradients, MiB"]["median"] for way in ways}
+    assert len(gradients) == 1 and 0 < gradients.pop() < one_by_one
 
 
 def test_a_missing_peer_and_checkout_are_said(run, monkeypatch: pytest.MonkeyPatch) -> None:

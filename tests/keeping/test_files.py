@@ -473,7 +473,7 @@ def test_tensors_that_are_shared_out_over_processes(tmp_path):
         parted = {"a": distribute_tensor(torch.ones(4, 2), mesh, [Shard(0)])}
         assert fingerprint(parted) == fingerprint({"a": torch.ones(4, 2, device="meta")})
         assert weights_id(parted) == weights_id({"a": torch.ones(4, 2, device="meta")})
-        with pytest.raises(CheckpointError, match="shared out by FSDP"):
+        with pytest.raises(CheckpointError, match="sharded by FSDP"):
             write(tmp_path, parted, config())
     finally:
         dist.destroy_process_group()

@@ -424,7 +424,7 @@ def test_memory_that_runs_out_in_a_pass_is_said_of_the_image(
 def test_what_can_t_be_is_said_before_anything_is_read(local: DenseModel, tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'depth'"):
         predict(local, tmp_path, tasks=["dept"])
-    with pytest.raises(UnknownNameError, match="'many' are can't be told by its name"):
+    with pytest.raises(UnknownNameError, match="name of task 'many' doesn't tell"):
         predict(local, photo(32, 48))
     with pytest.raises(HyperparameterError, match="channels=21"):
         predict(local, photo(32, 48), tasks={"semseg": task("semseg")})
@@ -435,6 +435,10 @@ def test_what_can_t_be_is_said_before_anything_is_read(local: DenseModel, tmp_pa
     for wrong in ({"overlap": 1.0}, {"batch": 0}, {"every": 0}, {"size": (3, 4, 5)}):
         with pytest.raises(HyperparameterError):
             predict(local, photo(32, 48), tasks=KINDS, **wrong)
+    for size in (64, ("64", "96"), (64, float("inf")), (64, 96.5), (True, 64)):
+        for name in ("size", "window"):
+            with pytest.raises(HyperparameterError, match=f"{name}=.*: expected .height, width"):
+                predict(local, photo(32, 48), tasks=KINDS, **{name: size})
     with pytest.raises(MissingFileError, match="no file or folder"):
         predict(local, tmp_path / "nowhere.jpg", tasks=KINDS)
     with pytest.raises(DataError, match="no image in the folder"):

@@ -89,7 +89,9 @@ def test_other_tasks_are_refused_first() -> None:
     ids=str,
 )
 def test_scores_that_say_too_little_are_refused(change: dict[str, object]) -> None:
-    with pytest.raises(DataError, match=r"expected one metric a value|say what was measured, how"):
+    with pytest.raises(
+        DataError, match=r"expected the same tasks in the|say what was measured, how"
+    ):
         replace(RUN, **change)  # type: ignore[arg-type]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -112,7 +113,7 @@ def test_beyond_255_classes_255_is_a_class_and_65535_is_ignored(classes: int) ->
         semseg.loss(prediction, torch.full((1, 1, 3), wrong))
 
 
-@pytest.mark.parametrize("channels", [0, -1, 65536])
-def test_impossible_numbers_of_classes_are_refused(channels: int) -> None:
+@pytest.mark.parametrize("channels", [0, -1, 65536, 2.5, True])
+def test_impossible_numbers_of_classes_are_refused(channels: Any) -> None:
     with pytest.raises(HyperparameterError, match=f"channels={channels}; expected 1 to 65535"):
         task("semseg", channels=channels)

@@ -95,7 +95,7 @@ def test_what_a_task_of_ones_own_lacks_is_said() -> None:
         task("roofs")
     with pytest.raises(UnknownNameError, match="unknown kind of labels 'binry'; .*'binary'"):
         task("roofs", kind="binry")
-    with pytest.raises(HyperparameterError, match="roofs is a segmentation without a number of"):
+    with pytest.raises(HyperparameterError, match="roofs of kind segmentation needs a number of"):
         task("roofs", kind="segmentation")
     with pytest.raises(HyperparameterError, match="has no name; pass name="):
         Segmentation(channels=3)

@@ -67,7 +67,7 @@ def _changed_axis(module: nn.Module, inputs: Shape) -> int | None:
                 told = next(p for n, p in own.items() if "weight" in n)
             told[0] += 1
             changed = (alone(image) - before).abs() > 1e-6
-    except Exception:  # what can't run alone can't be asked
+    except Exception:  # it may not run alone, in any way
         return None
     for axis in range(1, changed.ndim):
         others = changed.narrow(axis, 1, changed.shape[axis] - 1)
@@ -77,7 +77,7 @@ def _changed_axis(module: nn.Module, inputs: Shape) -> int | None:
 
 
 def _awake(module: nn.Module) -> nn.Module:
-    """Copy a module from the meta device, give it values, and let no hook see it run."""
+    """Copy a module from the meta device, give it values, and take its forward hooks off."""
     alone = copy.deepcopy(module)
     for part in alone.modules():
         part._forward_hooks.clear()

@@ -1,4 +1,4 @@
-"""What the probe found, as a table that people read before they choose a method."""
+"""What the probe found, as a table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from peft_dense.backbones.places import LinearSite, MapScope, Site
 __all__ = ["describe"]
 
 _LEGEND = """\
-fits: its tokens are its stage's map, so a task can be given a share of them
+fits: its tokens are its stage's map, so features of a task can be added there
 height and width: where a branch that asks for them finds them"""
 
 
@@ -42,7 +42,7 @@ def describe(info: BackboneInfo) -> str:
     if info.updating:
         parts.append(f"written in train mode: {_some(info.updating)}")
     if info.unused:
-        parts.append(f"left out, for nothing calls it: {_some(info.unused)}")
+        parts.append(f"left out, since nothing calls it: {_some(info.unused)}")
     return "\n\n".join(parts)
 
 

@@ -22,8 +22,8 @@ __all__ = [
     "add_after",
     "add_beside",
     "branch_at",
-    "comes_first",
     "branch_name",
+    "comes_first",
     "replace",
     "replace_branch",
     "take_off",
@@ -47,7 +47,6 @@ def add_beside(path: nn.Module, site: Site, branch: nn.Module, *, grid: bool = F
         UnsupportedModelError: There is a branch at that place already, or a name is taken.
 
     Example:
-        >>> import torch
         >>> import timm
         >>> from peft_dense.backbones import examine
         >>> info = examine(net := timm.create_model("pvt_v2_b0"))
@@ -85,12 +84,12 @@ def add_after(path: nn.Module, site: Site, branch: nn.Module, *, grid: bool = Fa
 
 
 def transform_output(path: nn.Module, name: str, layer: nn.Module, channel_axis: int = -1) -> None:
-    """Put ``layer(output)`` in the place of the output of the module ``name``.
+    """Replace the output of the module ``name`` by ``layer(output)``.
 
     Args:
         path: The path, or any module.
         name: The module's name.
-        layer: Is given the output, its channels last.
+        layer: It gets the output with its channels last.
         channel_axis: Where the output has its channels: -1, or 1 for maps (B, C, H, W).
 
     Raises:
@@ -141,7 +140,7 @@ def branch_at(path: nn.Module, site: Site | str) -> nn.Module:
 
 
 def replace_branch(path: nn.Module, site: Site | str, branch: nn.Module) -> None:
-    """Put ``branch`` in the place of the one that is there.
+    """Replace the branch at a site.
 
     Args:
         path: The path, or any module.
@@ -164,7 +163,7 @@ def replace_branch(path: nn.Module, site: Site | str, branch: nn.Module) -> None
 
 
 def comes_first(path: nn.Module, site: Site | str) -> bool:
-    """Whether the branch reads what its module gave, before another hook changes it.
+    """Whether the branch's hook is the first of its module, before any that changes the output.
 
     Args:
         path: The path, or any module.
@@ -186,7 +185,7 @@ def comes_first(path: nn.Module, site: Site | str) -> bool:
 
 
 def take_off(path: nn.Module, site: Site | str) -> None:
-    """Take the branch away again, and only that: other hooks of the module stay.
+    """Remove the branch at a site; other hooks of the module stay.
 
     Args:
         path: The path, or any module.
@@ -230,7 +229,7 @@ class AdapterTree(nn.Module):
     """Hold branches under the names of the modules they belong to."""
 
     def forward(self, x: Any) -> Any:
-        """Give ``x`` back: only a path that is a container and runs all it holds comes by here."""
+        """Return ``x``: called only where the path is a container that runs all its children."""
         return x
 
 
@@ -271,11 +270,11 @@ def _register(path: nn.Module, name: str, hook: _Branch) -> None:
 
 def _hook_at(path: nn.Module, site: Site | str) -> tuple[int, _Branch]:
     branch = branch_at(path, site)
-    module = path.get_submodule(site if isinstance(site, str) else site.name)
-    for key, hook in module._forward_hooks.items():
+    name = site if isinstance(site, str) else site.name
+    for key, hook in path.get_submodule(name)._forward_hooks.items():
         if isinstance(hook, _Branch) and hook.branch is branch:
             return key, hook
-    raise UnsupportedModelError(f"the hook of the branch at {site} is gone; inject anew.")
+    raise UnsupportedModelError(f"the hook of the branch at {name!r} is gone; inject anew.")
 
 
 class _Branch:

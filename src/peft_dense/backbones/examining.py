@@ -1,4 +1,4 @@
-"""Look at a model that someone wants adapted: may it be, and what is in it."""
+"""Check that a model can be adapted, and probe it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def examine(model: nn.Module, family: Family | None = None) -> BackboneInfo:
 
     Args:
         model: Any backbone; it isn't touched.
-        family: What the probe can't see of it; by default what is registered for its class.
+        family: What the probe can't see; by default what is registered for the model's class.
 
     Raises:
         UnsupportedModelError: It isn't a module, is wrapped (by inject, DDP, FSDP or compile), or
@@ -67,7 +67,7 @@ _REMEDIES = {
 
 
 def _wrapper(module: nn.Module) -> str | None:
-    """Name of what wraps a module, or None. FSDP and compile are told by their marks."""
+    """Name of what wraps a module, or None."""
     if is_path(module):
         return "peft_dense.inject"
     kinds = {kind.__name__ for kind in type(module).__mro__}

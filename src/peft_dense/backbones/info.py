@@ -22,14 +22,14 @@ class BackboneInfo:
 
     Attributes:
         model: Name of the model's class.
-        family: What was known of it beforehand.
+        family: What the probe was told.
         indices: Which of the model's outputs are the stages.
         channels: Widths of the stages, finest first.
         reductions: Strides of the stages, finest first.
         grids: Their sizes at the probed image size.
         sites: Where adapters can go.
         parameters: Shapes of the used parameters, by name.
-        norms: Names of those of normalisation layers among them.
+        norms: Names of those that belong to normalisation layers.
         stem: The first convolution's name and width.
         unused: Names of the modules that never ran.
         multiple: What an image's sides must be divisible by; None where only ``probed_size`` works.
@@ -39,7 +39,7 @@ class BackboneInfo:
         in_channels: How many channels images have.
         updating: Names of the modules whose buffers a forward in train mode writes (batch norms,
             spectral norms).
-        holds: Attribute names of what ran, for an error's help.
+        holds: Attribute names of what ran, for error messages.
 
     Shape:
         images ``(B, in_channels, H, W)``; stage i
@@ -88,9 +88,6 @@ class BackboneInfo:
 
     def stage_outputs(self, path: nn.Module, x: Tensor) -> list[Tensor]:
         """Run a clone of the backbone on ``x`` and return its stages as maps, finest first.
-
-        What the probe found out (where the outputs are, how they are laid out) is applied here;
-        nothing is looked for.
 
         Shape:
             ``(B, in_channels, H, W) ->`` a list of ``(B, C_i, ceil(H / r_i), ceil(W / r_i))``
@@ -195,7 +192,7 @@ class BackboneInfo:
         )
 
     def about_blocks(self) -> str:
-        """Say which attributes the blocks have, in a sentence for messages; empty if unknown."""
+        """Give a sentence for messages on the blocks' attributes; empty if unknown."""
         return f" Its blocks hold {', '.join(self.holds)}." if self.holds else ""
 
     def _summary(self) -> str:

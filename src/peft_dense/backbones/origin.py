@@ -2,10 +2,9 @@
 
 When the pattern of the paths is made, every parameter and buffer of the backbone gets an
 :class:`Origin`, kept by the module that holds it. Copies and pickles carry it along, and wherever
-a method moves the module to (LoRA keeps a linear as its ``base``) it goes too. What has no origin
-was added. So whose a tensor is depends neither on names nor on ``requires_grad`` nor on which
-object lies in the slot: a tensor may be replaced (``load_state_dict(assign=True)``, ``to_empty``),
-its place keeps its origin.
+a method moves the module (LoRA keeps a linear as its ``base``) it goes too. What has no origin was
+added. So whose a tensor is depends neither on names nor on ``requires_grad``; and where a tensor is
+replaced (``load_state_dict(assign=True)``, ``to_empty``), its place keeps its origin.
 """
 
 from __future__ import annotations
@@ -80,7 +79,7 @@ def fold(module: nn.Module, leaf: str, value: Tensor) -> None:
 
 
 def still(module: nn.Module) -> bool:
-    """Tell whether ``module`` must stay in eval mode: else it would write into frozen buffers."""
+    """Whether ``module`` must stay in eval mode: else it would write into frozen buffers."""
     if not module.__dict__.get(_UPDATING, False):
         return False
     origins = origins_of(module)
@@ -88,5 +87,5 @@ def still(module: nn.Module) -> bool:
 
 
 def is_path(module: nn.Module) -> bool:
-    """Tell whether ``module`` belongs to a path."""
+    """Whether ``module`` belongs to a path."""
     return _ORIGINS in module.__dict__

@@ -151,7 +151,7 @@ class Reader:
         return staged
 
     def _placed(self, site: Site) -> Site:
-        """Say how a site's tokens lie on its stage's map, and where that map can be seen."""
+        """Add to a site how its tokens lie on its stage's map, and where that map can be seen."""
         records = [
             (record, batch, maps[site.stage])
             for record, batch, maps in zip(self.records, self.batches, self.maps, strict=True)

@@ -41,7 +41,7 @@ class _Records(threading.local):
     """The record that is open in this thread, and whether its call wants gradients."""
 
     def __init__(self) -> None:
-        # On the class they would come into being at the first pass, and a compiler trace it anew.
+        # On the class they would be set only at the first pass, and a compiler would trace again.
         self.taken: dict[Tap, Tensor] | None = None
         self.grad = False
 
@@ -74,7 +74,7 @@ class Recording:
 
 
 def watch(path: nn.Module, tap: Tap) -> None:
-    """Let the records of calls of ``path`` take what passes at ``tap``."""
+    """Hook ``path`` so that an open record gets the tensor at ``tap``."""
     module = path.get_submodule(tap.module)
     if tap.of == "input":
         module.register_forward_pre_hook(_TakeInput(tap))

@@ -30,7 +30,7 @@ _SIZES = _Sizes()
 
 
 def watch_scope(path: nn.Module, scope: MapScope) -> None:
-    """Let the module of ``scope`` tell the size of its map to the sites inside it."""
+    """Hook the module of ``scope`` so that the sites inside it can read its map's size."""
     module, key = path.get_submodule(scope.module), _key(scope)
     if not any(isinstance(h, _Enter) and h.key == key for h in module._forward_pre_hooks.values()):
         module.register_forward_pre_hook(_Enter(scope))
@@ -38,13 +38,13 @@ def watch_scope(path: nn.Module, scope: MapScope) -> None:
 
 
 class WholeImage:
-    """Tell sites that read their size off the whole image what it is, while a pass runs.
+    """Give the image's size, during a pass, to sites that read theirs off the whole image.
 
     A pass may reach the stages by another method than the path's ``forward``, which no hook sees.
 
     Args:
         path: The path that runs.
-        image: What it is given.
+        image: Its input.
 
     Shape:
         ``image``: ``(B, C, H, W)``

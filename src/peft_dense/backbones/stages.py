@@ -21,7 +21,7 @@ _FIELDS = ("feature_maps", "reshaped_hidden_states", "hidden_states")
 
 
 def first_tap(model: nn.Module, family: Family) -> StageTap:
-    """Return how to run a model that gives its stages away somehow."""
+    """Return how to run a model so that it returns its stages."""
     if family.features is not None:
         return StageTap(source="features")
     if hasattr(model, "forward_intermediates"):
@@ -33,7 +33,7 @@ def first_tap(model: nn.Module, family: Family) -> StageTap:
 
 
 def tap_of(output: Any, tap: StageTap) -> StageTap | None:
-    """Say where in a forward's output the stages are, or None where there are none."""
+    """Find where in a forward's output the stages are, or None where there are none."""
     for field in _FIELDS:
         inner = output.get(field) if isinstance(output, Mapping) else getattr(output, field, None)
         if inner is not None and any(map(_is_stage, listed(inner))):
@@ -52,7 +52,7 @@ def _is_stage(output: object) -> bool:
 
 
 def forms_of(outputs: Sequence[Sequence[Any]], sizes: Sequence[Shape]) -> dict[int, Form]:
-    """Say how each output that may be a stage is laid out.
+    """Find how each output that may be a stage is laid out.
 
     Args:
         outputs: All outputs of a model, at one image size or two.
@@ -118,7 +118,7 @@ def grid_of(output: Tensor, form: Form, size: Shape) -> tuple[int, int]:
 def choose(
     outputs: Sequence[Any], forms: Mapping[int, Form], size: Shape, tap: StageTap
 ) -> dict[int, float]:
-    """Pick the stages: all but a stem finer than 1/4; a flat model's depth in four parts.
+    """Pick the stages: maps of stride 4 and more; in a flat model, the ends of four equal parts.
 
     Of hidden states that follow one another on one grid, with one width, the last is the stage's.
 

@@ -1,4 +1,4 @@
-"""How many channels a model's images have, told by the first layer that they meet."""
+"""How many channels a model's images have, read off its first layer."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """Stage outputs of a backbone as ``(B, C_i, H/r_i, W/r_i)`` maps, finest first.
 
-The probe finds out once how a model gives them away; a :class:`StageTap` is what it found, and
-applies it without looking again.
+The probe finds out once how a model returns them; a :class:`StageTap` holds and applies that.
 """
 
 from __future__ import annotations

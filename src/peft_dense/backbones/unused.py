@@ -1,4 +1,4 @@
-"""Which modules nothing calls, and a model without them for a while."""
+"""Modules that nothing calls, and a model without them for a while."""
 
 from __future__ import annotations
 

@@ -19,8 +19,8 @@ class Call:
     """One call of a module.
 
     ``arguments`` has one entry per positional argument: the shape of a tensor, a pair of whole
-    numbers, or None; ``pairs`` tells which entries are such pairs. ``outputs`` is the shape of what
-    it gave, the first of several; ``order`` counts the calls as they ended.
+    numbers, or None; ``pairs`` are the indices of those that aren't tensors. ``outputs`` is the
+    shape of the output, the first of several; ``order`` counts the calls as they ended.
     """
 
     arguments: tuple[Shape | None, ...]

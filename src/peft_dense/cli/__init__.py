@@ -1,6 +1,6 @@
 """The command line: list, count and explain methods, make and check data, train and predict.
 
-One file a command; `main` gives it the arguments and turns errors into one line.
+Each command is one file; `main` gives it the arguments and turns errors into one line.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     add_explain(commands)
     add_data(commands)
     chosen = next((word for word in given if not word.startswith("-")), "")
-    # The options of these need the packages of training: only those of the one to run are made.
+    # Their options need the packages of training, so only the chosen command's are made.
     for name, about, make_parser, run in (
         (
             "train",

@@ -1,4 +1,4 @@
-"""How the texts of the command line become values."""
+"""Parsers of command-line arguments."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def names(text: str) -> tuple[str, ...]:
     """
     names = tuple(name.strip() for name in text.split(","))
     if not all(names) or len(set(names)) != len(names):
-        raise argparse.ArgumentTypeError(f"{text!r}; expected names parted by commas, each once")
+        raise argparse.ArgumentTypeError(f"{text!r}; expected names with commas between, each once")
     return names
 
 
@@ -61,15 +61,19 @@ def channels(text: str) -> dict[str, int]:
         >>> channels("semseg=21,depth=1")
         {'semseg': 21, 'depth': 1}
     """
+    expected = "expected tasks with numbers from 1, each once, e.g. semseg=21,depth=1"
     try:
         pairs = [part.split("=") for part in text.split(",")]
-        return {name.strip(): int(count) for name, count in pairs}
+        found = {name.strip(): int(count) for name, count in pairs}
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}; expected e.g. semseg=21,depth=1") from None
+        raise argparse.ArgumentTypeError(f"{text!r}; {expected}") from None
+    if len(found) < len(pairs) or min(found.values()) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}; {expected}")
+    return found
 
 
 def setting(text: str) -> tuple[str, Any]:
-    """Split ``name=value`` and read the value as Python; words parted by commas are a tuple."""
+    """Split ``name=value`` and read the value as Python; words with commas are a tuple."""
     name, equals, value = text.partition("=")
     if not equals:
         raise argparse.ArgumentTypeError(f"{text!r}; expected name=value, e.g. ratio=8")

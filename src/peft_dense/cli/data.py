@@ -24,7 +24,7 @@ from peft_dense.errors import DataError
 __all__ = ["add_data"]
 
 _LONG = 20
-"""Names printed of a kind of problem; ``--json`` has them all."""
+"""How many problems of a kind are printed; ``--json`` has them all."""
 
 _TITLES = {
     "list": "lists",
@@ -37,7 +37,7 @@ _TITLES = {
 
 
 def add_data(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Make the commands known."""
+    """Add the commands."""
     about = "make a small archive to try things on, or check one"
     data = commands.add_parser("data", help=about, description=about.capitalize() + ".")
     kinds = data.add_subparsers(required=True, metavar="COMMAND")
@@ -60,7 +60,6 @@ def add_data(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     make.add_argument(
         "--layout", default="pascal", metavar="NAME", help=f"{', '.join(LAYOUTS)} (pascal)"
     )
-
     make.add_argument("--look", default="mixed", metavar="NAME", help=f"{', '.join(LOOKS)} (mixed)")
 
     about = "read every file of a data set; name what is wrong, count what is there"
@@ -97,8 +96,8 @@ def add_data(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "describe",
         help=about,
         description=about.capitalize() + ".",
-        epilog=f"A person mends the draft; then `peft-dense data check ROOT` reads all by it. No "
-        f"{FILE} that is there is replaced, unless --overwrite says so.",
+        epilog="Correct the draft; then `peft-dense data check ROOT` reads everything by it. An "
+        f"existing {FILE} is replaced only with --overwrite.",
     )
     draft.set_defaults(run=_describe)
     draft.add_argument("root", metavar="ROOT", help="the data set's folder")
@@ -181,7 +180,7 @@ def _draw(report: Report, file: str) -> str:
 
 
 def _counts(report: Report) -> str:
-    """Images, and by task how many have a label and how much of it is ignored."""
+    """Number of images, and by task of labels, and how much of these is ignored."""
     splits = list(report.images)
     rows = [["", *splits], ["images", *(f"{report.images[split]:,}" for split in splits)]]
     for task, tallies in _by_task(report).items():

@@ -39,7 +39,7 @@ def make_parser(parser: argparse.ArgumentParser | None = None) -> argparse.Argum
     add("--which", choices=("last", "best"), default="last", help="which of the run's models")
     labels = "size of labels"
     add("--labels", choices=("resized", "native"), default="resized", help=labels)
-    add("--edges", action="store_true", help="odsF, oisF and AP of edges, which takes its time")
+    add("--edges", action="store_true", help="odsF, oisF and AP of edges; slow")
     add("--tolerance", type=float, default=0.0075, help="of edges; 0.011 is the custom on NYUD")
     add("--reference", help="a label among the runs, or of peft_dense.tasks.references()")
     add("--across-protocols", action="store_true", help="compare with other sizes of labels too")
@@ -50,7 +50,7 @@ def make_parser(parser: argparse.ArgumentParser | None = None) -> argparse.Argum
     add("--order", action="store_true", help="correlate the order of methods with the papers'")
     add("--papers", action="store_true", help="set our cells beside the papers', with differences")
     how = parser.add_mutually_exclusive_group()
-    how.add_argument("--markdown", action="store_true", help="print the table for a page")
+    how.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     how.add_argument("--json", action="store_true", help="print every metric as JSON")
     return parser
 

@@ -1,4 +1,4 @@
-"""``peft-dense explain``: what is found in a backbone, and what a method would put where."""
+"""``peft-dense explain``: what is found in a backbone, and what a method puts where."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ __all__ = ["add_explain"]
 
 
 def add_explain(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Make the command known."""
+    """Add the command."""
     about = "say what is found in a backbone, and what a method would put where"
     explain = commands.add_parser("explain", help=about, description=about.capitalize() + ".")
     explain.set_defaults(run=_explain)
     read.add_backbone(explain)
     explain.add_argument(
-        "--method", metavar="NAME", help="the method; without one, the backbone alone is told"
+        "--method", metavar="NAME", help="the method; without one, only the backbone is described"
     )
     read.add_settings(explain, "a hyper-parameter of the method; may be repeated")
     explain.add_argument(

@@ -13,7 +13,7 @@ __all__ = ["add_methods"]
 
 
 def add_methods(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Make the command known."""
+    """Add the command."""
     listing = commands.add_parser("methods", help="list the methods, one line each")
     listing.add_argument("--json", action="store_true", help="print JSON")
     listing.set_defaults(run=_methods)

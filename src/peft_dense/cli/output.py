@@ -1,4 +1,4 @@
-"""How the command line prints."""
+"""Printing, and exit status, of the command line."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ __all__ = ["exit_status", "one_line", "say", "table"]
 
 
 def exit_status(run: Callable[[], object]) -> int:
-    """Run a command; give its exit status, with warnings and errors said in one line each.
+    """Run a command; give its exit status, with one line per warning or error.
 
     Args:
-        run: The command; what it gives is its status where that is a number, else it went well.
+        run: The command; an integer that it returns is its status, anything else means 0.
 
     Returns:
-        0 or the command's own; 2 after one of our errors; 130 after Ctrl-C.
+        The command's status; 2 after an error of this library; 130 after Ctrl-C.
 
     Example:
         >>> exit_status(lambda: "done"), exit_status(lambda: 1)
@@ -48,11 +48,11 @@ def exit_status(run: Callable[[], object]) -> int:
 def _leave_group() -> None:
     """Leave the group of processes, if this is one of several.
 
-    Else its threads are taken down with the interpreter, which now and then aborts the process.
+    Otherwise its threads end with the interpreter, which sometimes aborts the process.
     """
     if distributed.is_available() and distributed.is_initialized():
-        # They may still let go of tensors, under Python's lock. Waiting for them, torch 2.7 holds
-        # that lock, and would wait forever.
+        # They may still free tensors, which needs Python's lock; torch 2.7 holds that lock while it
+        # waits for them, and would wait forever.
         time.sleep(0.1)
         distributed.destroy_process_group()
 

@@ -22,7 +22,7 @@ __all__ = ["add_params"]
 
 
 def add_params(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Make the command known."""
+    """Add the command."""
     about = "count the trainable parameters of methods on a backbone"
     params = commands.add_parser("params", help=about, description=about.capitalize() + ".")
     params.set_defaults(run=_params)
@@ -117,12 +117,12 @@ next task: what one task more adds to the encoder, its head not included."""
 
 
 def _all_channels(tasks: Sequence[str], given: Mapping[str, int]) -> dict[str, int]:
-    """Complete ``given`` by what the registered tasks say of themselves."""
+    """Complete ``given`` by the registered tasks' own channels."""
     for task in given:
         if task not in tasks:
             raise UnknownNameError.of("task with --channels", task, tasks)
     try:
-        return {task: given.get(task) or find_task(task).channels for task in tasks}
+        return {t: given[t] if t in given else find_task(t).channels for t in tasks}
     except UnknownNameError as error:
         raise UnknownNameError(
             f"{error} A task of your own needs its output channels, --channels NAME=N."

@@ -47,7 +47,7 @@ def make_parser(parser: argparse.ArgumentParser | None = None) -> argparse.Argum
     add("--own-size", action="store_true", help="show each image at about its own size")
     add("--window", **pair, help="see images at their own size through windows of this size")
     add("--overlap", type=float, default=0.25, help="share of a window that the next sees again")
-    add("--flip", action="store_true", help="take the mean with the mirrored image's")
+    add("--flip", action="store_true", help="average with the mirrored image's predictions")
     add("--batch", type=int, default=8, help="images, or windows, at a time")
     bf16 = "autocast to bfloat16; by default as the run was scored"
     add("--bf16", action=argparse.BooleanOptionalAction, help=bf16)
@@ -152,7 +152,7 @@ def run(arguments: argparse.Namespace) -> tuple[int, str]:
     if not number:
         raise DataError(f"none of {len(skipped)} images could be predicted; nothing was written.")
     lines = [f"{out}: {number} images, {', '.join(chosen.get('tasks', run.tasks))}"]
-    lines[0] += f"; {1000 * seconds / number:.0f} ms an image in the model"
+    lines[0] += f"; {1000 * seconds / number:.0f} ms per image in the model"
     if drawn is not None:
         lines.append(f"contact sheet: {out / SHEET}")
     if skipped:

@@ -1,4 +1,4 @@
-"""``peft-dense train``: train methods on one's own images, or on scenes made on the spot."""
+"""``peft-dense train``: train methods on your own images, or on scenes made on the spot."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SHORT: dict[str, Any] = {
     "optimizer": "adamw",
     "out": Path("runs/train"),
 }
-"""A short budget: what a demo needs, and a few hundred photographs."""
+"""A short budget, for a demo or a few hundred photographs."""
 
 _STEPS = 250
 _ABOUT = """Train any method on your own images, or on scenes made here, and compare methods in one
@@ -61,7 +61,7 @@ def make_parser(
 
 
 def options_of(arguments: argparse.Namespace) -> tuple[Setup, Recipe]:
-    """Take setup and recipe out of arguments; without epochs and steps the budget is short."""
+    """Make setup and recipe from arguments; without epochs and steps the budget is short."""
     from peft_dense.training import read_options
 
     if arguments.steps is None and arguments.epochs is None:

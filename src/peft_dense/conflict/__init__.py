@@ -1,4 +1,4 @@
-"""Do tasks pull what they share in the same direction? VMT-Adapter's gradient analysis.
+"""Whether tasks' gradients agree on what they share: VMT-Adapter, section 4.3.
 
 ``layers`` finds what tasks share, ``gradients`` measures one training step, ``recorder`` collects a
 training run, and ``picture`` draws the histogram of figure 4.

@@ -19,7 +19,7 @@ __all__ = ["Conflict", "conflict", "cosine"]
 class Conflict:
     """Hold the dot products of T tasks' gradients, a ``(T, T)`` matrix for each of L layers.
 
-    Everything else follows from them. In all, the dot product is the sum over the layers.
+    The dot product of all layers together is the sum over them.
 
     Args:
         tasks: Names of the tasks.
@@ -30,7 +30,7 @@ class Conflict:
         ``dots``: ``(L, T, T)``; :meth:`cosine`, :meth:`angle` and :meth:`effect`: ``(T, T)``
 
     Raises:
-        UnknownNameError: A method was asked for a layer that there isn't.
+        UnknownNameError: A method is asked for an unknown layer.
 
     Example:
         >>> dots = torch.tensor([[[1.0, -1.0], [-1.0, 2.0]]])
@@ -77,7 +77,7 @@ class Conflict:
         return -size * dot / dot.diagonal().sqrt()[:, None]
 
     def __str__(self) -> str:
-        """Show the angle of every pair, in all."""
+        """Show the angle of every pair, over all layers together."""
         angle, index = self.angle(), self.tasks.index
         left = max(len(f"{one} {other}") for one, other in self.pairs) + 1
         return "\n".join(
@@ -101,13 +101,13 @@ def conflict(
     along ``-g_i / |g_i|`` changes loss j by about ``-size g_i . g_j / |g_i|`` (equation 7), so
     ``cos(phi) = g_i . g_j / (|g_i| |g_j|)`` tells whether the tasks help each other (equation 8).
 
-    One forward, and one backward a task. A parameter that a loss doesn't reach has gradient zero.
+    One forward, and one backward per task. A parameter that a loss doesn't reach has gradient zero.
     Positive weights of the losses, or a gradient scaler's factor, don't change an angle.
 
     Args:
-        losses: One loss a task, each with its graph. The graph stays, for your own backward.
-        parameters: The model, of which all that its tasks share is measured; or parameters by the
-            name of a layer. Unwrap DDP and ``torch.compile`` first.
+        losses: One loss per task, each with its graph. The graph stays, for your own backward.
+        parameters: The model, for all that its tasks share; or parameters by the name of a layer.
+            Unwrap DDP and ``torch.compile`` first.
         accumulate: Also add the gradients of the summed losses to ``.grad`` of all that they
             reach, as ``sum(losses.values()).backward()`` would, and free the graph: no other
             backward is needed. Without it no ``.grad`` is touched.
@@ -130,7 +130,8 @@ def conflict(
     layers = layers_of(parameters)
     if len(losses) < 2:
         raise HyperparameterError(
-            f"losses hold {len(losses)} task; an angle needs two or more. Pass one loss a task."
+            f"an angle needs two tasks or more, and there are losses of {len(losses)}. Pass one "
+            "loss per task."
         )
     for task, loss in losses.items():
         if loss.numel() != 1 or not loss.requires_grad:
@@ -154,7 +155,7 @@ def conflict(
 
 
 def _gradients(losses: Sequence[Tensor], parameters: Sequence[Tensor]) -> list[list[Tensor]]:
-    """Give each loss's gradient a parameter, flat, and leave ``.grad`` alone."""
+    """Give each loss's gradient per parameter, flat, and leave ``.grad`` alone."""
     made = []
     for loss in losses:
         gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)

@@ -18,7 +18,7 @@ Shared = DenseModel | AdaptedBackbone | Mapping[str, Iterable[Tensor]]
 
 
 def layers_of(parameters: Shared) -> dict[str, list[Tensor]]:
-    """Settle which parameters are measured, by layer, each once."""
+    """Give the parameters to measure, by layer, each once."""
     if isinstance(parameters, DenseModel | AdaptedBackbone):
         return {name: [*members] for name, members in shared_layers(parameters).items()}
     if not isinstance(parameters, Mapping):
@@ -31,7 +31,7 @@ def layers_of(parameters: Shared) -> dict[str, list[Tensor]]:
     for name, members in layers.items():
         for parameter in members:
             if id(parameter) in seen or not (parameter.is_leaf and parameter.requires_grad):
-                what = "is there twice" if id(parameter) in seen else "isn't one that trains"
+                what = "is given twice" if id(parameter) in seen else "doesn't train"
                 raise HyperparameterError(
                     f"a parameter of layer {name!r}, shape {tuple(parameter.shape)}, {what}; pass "
                     "each trainable parameter once."
@@ -50,9 +50,9 @@ _CONTAINERS = (nn.ModuleList, nn.ModuleDict, AdapterTree)
 def shared_layers(model: DenseModel | AdaptedBackbone) -> dict[str, list[nn.Parameter]]:
     """Sort what the tasks of a model share, and what trains of it, by layer.
 
-    On a shared path that is what was added for all tasks and what was unfrozen; with a path per
-    task it is the hypernetwork. A layer is a whole adapter, a part of a hypernetwork, or the
-    module of the backbone that owns the parameter.
+    On a shared path that is what was added for all tasks and what was unfrozen; with one path per
+    task it is what the method shares, such as a hypernetwork. A layer is a whole adapter, a part of
+    a hypernetwork, or the module of the backbone that owns the parameter.
 
     Args:
         model: An adapted backbone, or one with heads.

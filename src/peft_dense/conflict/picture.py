@@ -1,4 +1,4 @@
-"""Figure 4 of VMT-Adapter: histograms of angles, one panel a training run."""
+"""Figure 4 of VMT-Adapter: histograms of angles, one panel per training run."""
 
 from __future__ import annotations
 

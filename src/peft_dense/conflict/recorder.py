@@ -30,11 +30,11 @@ class ConflictRecorder:
 
     Args:
         parameters: As for :func:`conflict`.
-        name: Heads the picture; None takes the method's name.
+        name: Title of the picture; None takes the method's name.
 
     Attributes:
-        name: Heads the picture.
-        reports: One :class:`Conflict` a step.
+        name: Title of the picture.
+        reports: One :class:`Conflict` per step.
 
     Shape:
         losses ``()``; :meth:`angles` gives ``(steps, pairs)``
@@ -66,7 +66,8 @@ class ConflictRecorder:
         """Measure one step, keep it and give it; the arguments are those of :func:`conflict`.
 
         Raises:
-            UnknownNameError: The tasks aren't those of the steps before.
+            UnknownNameError: A task that the steps before don't have.
+            DataError: A task of the steps before has no loss.
         """
         if self.reports:
             tasks = self.reports[0].tasks
@@ -80,7 +81,7 @@ class ConflictRecorder:
         return self.reports[-1]
 
     def angles(self, layer: str | None = None) -> Tensor:
-        """Give the angles in degrees, of one layer or in all: ``(steps, pairs)``.
+        """Give the angles in degrees, of one layer or of all together: ``(steps, pairs)``.
 
         Pairs are in the order of :attr:`Conflict.pairs`; NaN where a gradient is zero.
 
@@ -112,7 +113,7 @@ class ConflictRecorder:
         return (angles[~angles.isnan()] > 90).double().mean().item()
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write ``.json``, which :meth:`load` reads, or ``.csv``, a line a step, layer and pair.
+        """Write ``.json``, for :meth:`load`, or ``.csv``, one line per step, layer and pair.
 
         In the CSV, the layer named ``all`` is all of them together.
 
@@ -141,10 +142,10 @@ class ConflictRecorder:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read what :meth:`save` wrote as ``.json``, to draw it; it records no further.
+        """Read what :meth:`save` wrote as ``.json``, to draw it; it can't record more.
 
         Raises:
-            DataError: The file is no such record.
+            DataError: The file isn't one that :meth:`save` wrote.
         """
         try:
             known = json.loads(Path(path).read_text(encoding="utf-8"))

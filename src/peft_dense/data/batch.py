@@ -1,4 +1,4 @@
-"""Batches: items stacked, as bytes where they were bytes, and made floats on the device."""
+"""Batches: items stacked, moved to a device, and images made floats there."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def collate(items: Sequence[Item]) -> Item:
     """Stack items into a batch; ``meta`` becomes a list, of empty dicts where items have none.
 
     Args:
-        items: One or more, with the same labels.
+        items: One item or more, with the same tasks.
 
     Shape:
         ``B`` times ``(..., H, W) -> (B, ..., H, W)`` for every entry

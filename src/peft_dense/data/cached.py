@@ -15,24 +15,24 @@ from peft_dense.errors import DataError
 __all__ = ["Cached"]
 
 _KEPT_NAMES = ("tasks", "classes", "kinds", "ids", "split", "declared", "files", "white")
-"""What a data set says of itself, which holds of the cached one too."""
+"""Attributes that are taken over from the data set."""
 
 
 class Cached(Dataset[Item]):
     """Read every item once and keep it in memory; the transform runs anew on each access.
 
     Images of bytes are kept as bytes, and so are class labels; a 384 x 256 photo with four class
-    labels takes 0.7 MB, a 12-megapixel one with normals and depth 240 MB. So what may be kept is
-    said in bytes: once ``budget`` is used up, the items that are left are read on each access.
-    Each access gives tensors of its own.
+    labels takes 0.7 MB, a 12-megapixel one with normals and depth 230 MB. So ``budget`` is in
+    bytes: once it is used up, the remaining items are read on each access. Each access gives
+    tensors of its own.
 
     Args:
-        items: What to read, such as a `DenseFolder` without a transform. Passing it through a
-            progress bar shows how far the reading is.
+        items: What to read, such as a `DenseFolder` without a transform; a progress bar around it
+            shows how far the reading is.
         transform: Callable from item to item.
-        budget: Bytes that may be kept; None for as many as there are. Then ``items`` must be a data
+        budget: Bytes that may be kept; None for no limit. With a limit, ``items`` must be a data
             set, or ``source`` given.
-        source: The data set, where ``items`` only runs through it.
+        source: The data set, where ``items`` only iterates over it.
 
     Shape:
         ``image``: ``(C, H, W)``; labels: ``(H, W)``, and ``(C, H, W)`` of normals and depth
@@ -118,7 +118,7 @@ def _each(items: Any) -> Iterator[Item]:
 
 
 def _pack(name: str, value: Any) -> Any:
-    """Keep as bytes what bytes hold: images of 8 bits, classes up to 255."""
+    """Store as bytes what fits: images of 8 bits, classes up to 255."""
     if not isinstance(value, Tensor):
         return value
     if name == "image" and value.dtype != torch.uint8:

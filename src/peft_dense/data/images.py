@@ -1,4 +1,4 @@
-"""Read image files as people have them: turned as they are shown, scaled to 0..1, of any channels.
+"""Read image files: turned as they are shown, scaled to 0..1, with any number of channels.
 
 ==================================  ===============================================================
 file                                what is read
@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 IMAGES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".npy")
-"""What names of image files end in, in lower case."""
+"""Endings of image files, in lower case."""
 
 _ORIENTATION = 0x0112
 _SWAPS = (5, 6, 7, 8)
@@ -114,15 +114,15 @@ def read_picture(
 
 
 def as_picture(given: Image.Image | Array, name: str, *, white: float = 65535) -> Picture:
-    """Take an image that is in memory as a file of it would be read.
+    """Read an image that is in memory as its file would be read.
 
     Args:
         given: A Pillow image, or an array (H, W) or (H, W, C).
-        name: What it is called in errors.
+        name: Its name in errors.
         white: What white is in images of 16 bits.
 
     Raises:
-        DataError: If it can't be an image.
+        DataError: If it isn't an image.
 
     Example:
         >>> as_picture(np.zeros((4, 6, 3), np.uint8), "black").size
@@ -132,7 +132,7 @@ def as_picture(given: Image.Image | Array, name: str, *, white: float = 65535) -
         return _picture(given, white, name)
     try:
         array, size, orientation = _pixels(given, True)
-    except Exception as error:  # a file that was opened, and is damaged further on
+    except Exception as error:  # Pillow decodes late, and a damaged file may raise any error
         raise unreadable(Path(name), error) from error
     return _picture(array, white, name, size, orientation)
 
@@ -151,7 +151,7 @@ def _picture(
 
 
 def read_head(path: Path, *, turn: bool) -> Picture:
-    """Read size and orientation of an image file from its head; it has no pixels.
+    """Read size and orientation of an image file from its header, without pixels.
 
     Args:
         path: The file.
@@ -282,7 +282,7 @@ def _scaled(array: Array, white: float, path: Path | str) -> Array:
 
 
 def white_of(paths: Sequence[Path]) -> float:
-    """Say what white is in a folder's images of 16 bits, from up to 32 of them.
+    """Find what white is in a folder's images of 16 bits, from up to 32 of them.
 
     Cameras of 10, 12 or 14 bits write 16-bit files whose values end there. So it is the smallest of
     1023, 4095, 16383 and 65535 that none of those images exceeds; without such images, 65535.
@@ -300,5 +300,5 @@ def _peak(path: Path) -> int:
         with Image.open(path) as image:
             deep = image.mode.startswith("I")
             return int(np.asarray(image).max()) if deep else 0
-    except Exception:  # whoever reads it says what is wrong with it
+    except Exception:  # reading the image raises the error
         return 0

@@ -1,4 +1,4 @@
-"""What a label looks like on disk, by its kind, and how it is read.
+"""How labels are stored on disk, by their kind, and how they are read.
 
 ================  ==============================================================================
 kind              on disk
@@ -11,7 +11,7 @@ kind              on disk
 ``normals``       .npy (H, W, 3), or an RGB .png holding ``255 (n + 1) / 2``
 ================  ==============================================================================
 
-What it looks like in memory says `peft_dense.tasks.kinds`. Normals are also ignored where a PNG is
+`peft_dense.tasks.kinds` says what they look like in memory. Normals are also ignored where a PNG is
 all 0 or all 255 and where they have no direction (NaN, or a length near zero); depth is ignored
 where it isn't finite.
 """
@@ -53,8 +53,8 @@ Item = dict[str, Any]
 def label_kind(task: str | LabelKind, item: Item | None = None) -> LabelKind:
     """Give the kind of a task's labels, by the item that holds them or by the task's name.
 
-    ``item["meta"]["kinds"]`` holds what no name says: the kinds of tasks of one's own. Labels of
-    an unknown name are maps of classes.
+    ``item["meta"]["kinds"]`` holds the kinds of tasks that aren't registered. Labels of an unknown
+    name are maps of classes.
 
     Example:
         >>> label_kind("sal").name, label_kind("roofs").name
@@ -143,13 +143,13 @@ def unreadable(path: Path, error: Exception) -> DataError:
 
 
 def as_label(array: Array, task: str | LabelKind, path: Path, *, narrow: bool = False) -> Tensor:
-    """Make what a file holds the tensor that ``task`` uses.
+    """Turn what a file holds into the tensor that ``task`` uses.
 
     Args:
         array: What was read.
         task: Name of the task, or the kind of its labels.
         path: Where it was read, for errors, and for the unit of depth.
-        narrow: Leave classes of bytes as uint8, for who makes them int64 later.
+        narrow: Leave classes of bytes as uint8; the caller makes them int64 later.
 
     Raises:
         DataError: If ``array`` isn't such a label.

@@ -15,15 +15,15 @@ def tasks_of(data: Any) -> dict[str, Task]:
     """Make the task of every kind of label that a data set has, with as many classes as it has.
 
     Classes are those that the data set names or declares. In a `DenseFolder` that does neither,
-    their number is one more than the largest in all labels, and they are called by number; the
-    names that a task has by itself are never taken for a folder of one's own.
+    their number is one more than the largest in all labels, and their names are numbers: a
+    registered task's own class names aren't used.
 
     Args:
         data: A data set of `peft_dense.data`, or any with ``tasks``; ``classes`` (names by task)
             and ``kinds`` (by task) where it has them.
 
     Raises:
-        DataError: If the number of classes can't be told.
+        DataError: If the number of classes isn't known.
 
     Example:
         >>> from peft_dense.data import Scenes
@@ -60,6 +60,6 @@ def _task(data: Any, name: str) -> Task:
         numbered = tuple(f"class {index}" for index in range(number))
         return task(name, kind.name, channels=number, classes=numbered)
     raise DataError(
-        f"the classes of {name} can't be told; give the data set an attribute classes, {{{name!r}: "
-        "[names]}."
+        f"the number of classes of {name} isn't known; give the data set an attribute classes, "
+        f"{{{name!r}: [names]}}."
     )

@@ -1,7 +1,6 @@
-"""Heads: from the stages of a backbone to one map per task. A head is one file.
+"""Heads: from the stages of a backbone to one map per task.
 
-Every module of this folder is imported here, so a new one is known by its name as soon as it stands
-beside the others.
+Every file of this folder is imported, so a new head is one new file.
 """
 
 from importlib import import_module

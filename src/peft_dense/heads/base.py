@@ -1,4 +1,4 @@
-"""What a head is, and the register of heads."""
+"""The base of all heads, and their registry."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ _HEADS: dict[str, type[Head]] = {}
 
 
 def register(cls: type[AnyHead]) -> type[AnyHead]:
-    """Make a head class known by its ``name``.
+    """Register a head class under its ``name``.
 
     Args:
         cls: The class, with a ``name``.

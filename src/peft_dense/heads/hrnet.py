@@ -94,10 +94,9 @@ class HRNetHead(Head):
         mixed = F.conv2d(features[0], parts[0], self.mix.bias)
         for x, part in zip(features[1:], parts[1:], strict=True):
             coarse = F.conv2d(x, part)
-            mixed = mixed + F.interpolate(
-                coarse, mixed.shape[-2:], mode="bilinear", align_corners=False
-            )
-        out: Tensor = self.classify(self.dropout(F.relu(self.norm(mixed))))
+            # in place, as ReLU: maps at the finest size are what costs memory and time here
+            mixed += F.interpolate(coarse, mixed.shape[-2:], mode="bilinear", align_corners=False)
+        out: Tensor = self.classify(self.dropout(F.relu(self.norm(mixed), inplace=True)))
         return out
 
     def extra_repr(self) -> str:

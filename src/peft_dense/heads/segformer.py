@@ -22,13 +22,13 @@ class SegFormerHead(Head):
     Xie et al., "SegFormer: Simple and Efficient Design for Semantic Segmentation with
     Transformers", NeurIPS 2021, section 3.2, equation 4::
 
-        y_i = upsample(project_i(x_i))              a linear a stage, bilinear upsampling
+        y_i = upsample(project_i(x_i))              one linear per stage, bilinear upsampling
         z   = relu(norm(fuse(concat(y_0 ... y_n)))) a 1x1 convolution without bias, BatchNorm
         out = classify(dropout(z))                  a 1x1 convolution
 
     Stages are concatenated finest first. As bilinear upsampling commutes with linear maps of the
     channels, ``fuse`` is split by stage, multiplied into ``project_i``, and applied before
-    upsampling: the same function from the same parameters, with one matrix product a stage at the
+    upsampling: the same function from the same parameters, with one matrix product per stage at the
     stage's own resolution. ``project`` and ``fuse`` are therefore read, not called: hooks on them
     don't fire.
 
@@ -105,12 +105,15 @@ class SegFormerHead(Head):
         self.check(features)
         size = features[0].shape[-2:]
         parts = self.fuse.weight.flatten(1).chunk(len(features), dim=1)
-        stages = [
+        stages = (
             _upsample(_project_and_fuse(x, project, part), size)
             for x, project, part in zip(features, self._projections(), parts, strict=True)
-        ]
-        fused: Tensor = sum(stages[1:], stages[0])
-        out: Tensor = self.classify(self.dropout(F.relu(self.norm(fused))))
+        )
+        # in place, as ReLU: maps at the finest size are what costs memory and time here
+        fused = next(stages)
+        for stage in stages:
+            fused += stage
+        out: Tensor = self.classify(self.dropout(F.relu(self.norm(fused), inplace=True)))
         return out
 
     def _projections(self) -> Iterable[nn.Linear]:

@@ -1,4 +1,4 @@
-"""Whether tensors fit: names, types and shapes compared, and the difference told, in one place."""
+"""Comparison of tensors by name, type and shape, and messages of what differs."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def specs(state: Mapping[str, Tensor]) -> dict[str, Spec]:
 def check_state(
     expected: Mapping[str, Spec], given: Mapping[str, Spec], what: str, remedy: str
 ) -> None:
-    """Check that tensors are those that are expected; floats of another precision will do.
+    """Check names, shapes and types of tensors; floats of another precision will do.
 
     Args:
-        expected: Those of the model.
-        given: Those that are to be loaded.
-        what: What doesn't fit what, for the message.
-        remedy: What to do.
+        expected: The model's.
+        given: Those to be loaded.
+        what: Beginning of the message.
+        remedy: Its end: what to do.
 
     Raises:
         CheckpointError: Names, shapes or kinds of type differ; three of each are named.
@@ -93,7 +93,7 @@ def warn_unless_finite(state: Mapping[str, Tensor]) -> None:
 
 
 def changed_weights(model: str) -> str:
-    """Say that frozen weights aren't those that were adapted, and what to do."""
+    """Give the message for frozen weights that changed since inject."""
     return (
         f"the frozen weights of {model} have changed since inject, so adapters saved now would not "
         "fit the weights they are loaded on. Train what adapter_parameters() yields, not the whole "
@@ -133,7 +133,7 @@ def _some(what: str, names: Sequence[str]) -> str:
 
 
 def _kind(dtype: torch.dtype) -> object:
-    """What a type may be converted within: floats, complex numbers, else nothing."""
+    """Types that convert into one another have one kind: floats, and complex numbers."""
     if dtype.is_floating_point:
         return "float"
     return "complex" if dtype.is_complex else dtype

@@ -1,4 +1,4 @@
-"""Tell one set of weights from another: exactly and fast, or apart from their rounding."""
+"""Fingerprints of weights: exact and fast, or up to rounding."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def fingerprint(named: Mapping[str, Tensor]) -> str:
 
     Args:
         named: Tensors by name, in any order, on any device. Of tensors whose values aren't here
-            (on ``meta``, or shared out by FSDP) only name, type and shape count.
+            (on ``meta``, or sharded by FSDP) only name, type and shape count.
 
     Returns:
         Two hexadecimal numbers with a hyphen between them: names, types and shapes; the values
@@ -59,7 +59,7 @@ def fingerprint(named: Mapping[str, Tensor]) -> str:
 def changed(before: str, now: str) -> bool:
     """Tell from two fingerprints whether values changed under the same names, types and shapes.
 
-    Weights that were cast in between can't be told, nor any whose values weren't there: False.
+    False where that can't be known: weights were cast in between, or had no values.
     """
     (kinds, values), (kinds_now, values_now) = before.split("-"), now.split("-")
     known = "shapes" not in (values, values_now)
@@ -67,7 +67,7 @@ def changed(before: str, now: str) -> bool:
 
 
 def weights_id(named: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Describe weights such that JSON can hold it and rounded copies can be known.
+    """Describe weights as JSON values, such that rounded copies are recognised.
 
     Args:
         named: Parameters and persistent buffers by name.
@@ -114,7 +114,7 @@ def compare_weights(saved: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     Returns:
         ``"same"``: equal to the bit. ``"rounded"``: one is a copy of the other in a type of other
         precision. ``"other"``: anything else. ``"unknown"``: the values of one weren't there (on
-        ``meta``, or shared out by FSDP).
+        ``meta``, or sharded by FSDP).
 
     Example:
         >>> net = torch.nn.Linear(2, 3)

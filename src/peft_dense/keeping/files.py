@@ -39,10 +39,10 @@ FORMAT = 4
 
 @dataclass(frozen=True)
 class Saved:
-    """A folder whose JSON was read and checked, and whose tensors weren't read yet.
+    """A folder whose JSON was read and checked, and whose tensors aren't read yet.
 
     Args:
-        folder: Where it lies.
+        folder: The folder.
         config: What the tensors belong to.
     """
 
@@ -179,7 +179,7 @@ def _check_format(given: int, where: str) -> None:
 def _or_as_before(path: Path, mark: str) -> Iterator[None]:
     """Give ``path`` back what it held if the body fails.
 
-    A kill in between leaves tensors and JSON of different saves, which reading tells.
+    A kill in between leaves tensors and JSON of different saves, which :func:`read` refuses.
     """
     kept = path.with_name(f".{path.name}.{mark}.before")
     there = os.path.lexists(path)

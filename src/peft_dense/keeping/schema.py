@@ -17,15 +17,15 @@ _LARGEST = 1 << 53  # beyond it JSON readers differ
 _MOST_TASKS = 1000
 
 Check = tuple[Callable[[Any], bool], str]
-"""Whether a value will do, and what would have done."""
+"""Whether a value is right, and what was expected."""
 
 
 def check_config(config: object, where: str) -> None:
-    """Check every field's kind; further fields may be there, and hold what JSON gives back.
+    """Check every field's kind; further fields may hold anything that JSON gives back.
 
     Args:
         config: What was read, or is to be written.
-        where: What it is, for the message.
+        where: Its name, for the message.
 
     Raises:
         CheckpointError: The first field that is missing or of another kind, what it is and what

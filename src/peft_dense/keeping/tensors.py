@@ -1,7 +1,7 @@
 """A file of named tensors in the safetensors layout, checked before a value is read.
 
-The layout: 8 bytes that tell the header's length, a header of JSON (per name: type, shape and where
-the values lie), the values. It is read and written here rather than by the safetensors package so
+The layout: 8 bytes with the header's length, a header of JSON (per name: type, shape and where the
+values lie), the values. It is read and written here rather than by the safetensors package so
 that types and shapes are known before memory is taken, one pass both moves and digests the values,
 nothing stays mapped to the file, and the file's mode follows the umask as every other file's does.
 """
@@ -70,7 +70,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], mark: str) -> str:
         if tensor.is_meta or hasattr(tensor, "to_local"):
             raise CheckpointError(
                 f"{name} can't be written: its values aren't in this process (device meta, or "
-                "shared out by FSDP). Load or gather the weights first."
+                "sharded by FSDP). Load or gather the weights first."
             )
         if tensor.dtype not in _NAMES:
             raise CheckpointError(
@@ -128,7 +128,7 @@ def read_values(path: Path, header: Header, digest: str) -> dict[str, Tensor]:
     """Read the tensors that a checked header lists.
 
     Raises:
-        CheckpointError: The file's bytes haven't the digest.
+        CheckpointError: The file is damaged, or has another digest.
     """
     found = hashlib.sha256()
     values: dict[str, Tensor] = {}
@@ -153,7 +153,7 @@ def read_values(path: Path, header: Header, digest: str) -> dict[str, Tensor]:
 
 
 def parse(text: bytes) -> Any:
-    """Parse JSON that may hold anything; what is wrong with it is a ValueError.
+    """Parse untrusted JSON.
 
     Raises:
         ValueError: It is no JSON, too long, nested too deep, or names a key twice.

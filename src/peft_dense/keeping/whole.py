@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import uuid
 from collections.abc import Callable
@@ -12,13 +13,13 @@ __all__ = ["put_whole"]
 
 
 def put_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Have a file written beside its place, and move it there once it is on the disk.
+    """Write a file beside its place, and move it there once it is on the disk.
 
     Folders are made if need be. Whatever fails, what was at ``path`` is as it was.
 
     Args:
         path: Its place.
-        write: Writes it.
+        write: Writes to the open file.
 
     Example:
         >>> import tempfile
@@ -36,4 +37,5 @@ def put_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
             os.fsync(file.fileno())
         os.replace(staged, path)
     finally:
-        staged.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # such as a file in a folder's place
+            staged.unlink(missing_ok=True)

@@ -18,7 +18,7 @@ __all__ = ["Adapter", "SharedAdapter"]
 @register
 @dataclass(frozen=True, kw_only=True)
 class Adapter(Method):
-    """Adds ``scale * up(relu(down(norm(x))))`` to the stream at every site, a set per task.
+    """Adds ``scale * up(relu(down(norm(x))))`` to the stream at every site, one set per task.
 
     Houlsby et al. 2019 and He et al. 2022; "Adapter" in Polyhistor (table 1) and "Multiple Adapter"
     in VMT-Adapter (table 2).
@@ -87,7 +87,7 @@ class Adapter(Method):
     def _linear(
         self, n: int, tasks: Sequence[str], shared: nn.Module | None
     ) -> Callable[[int, int], nn.Module]:
-        """Give the kind of both projections of a bottleneck of width n."""
+        """Give what builds both projections of a bottleneck of width n."""
         return nn.Linear
 
     def _projections(self, d: int, n: int) -> int:

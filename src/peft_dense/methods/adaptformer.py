@@ -26,15 +26,15 @@ class AdaptFormer(Adapter):
     Chen et al. 2022. A single-task method of plain ViTs; here all tasks share it.
 
     Checked against the official code (ShoufaChen/AdaptFormer): equation, factor, no LayerNorm, both
-    biases at zero, ``up`` at zero, ``down`` as ``nn.Linear`` draws it, dropout at the waist. Two
-    things differ, as a general backbone has no place for them: there the branch reads the stream
-    before the MLP's LayerNorm, here the MLP's input, which a pre-norm backbone has normalised; and
-    there it is added after the MLP's drop path, here before, so an MLP and its branch are dropped
-    together.
+    biases at zero, ``up`` at zero, ``down`` as ``nn.Linear`` draws it, dropout in the bottleneck.
+    Two things differ, as a general backbone has no place for them: there the branch reads the
+    stream before the MLP's LayerNorm, here the MLP's input, which a pre-norm backbone has
+    normalised; and there it is added after the MLP's drop path, here before, so an MLP and its
+    branch are dropped together.
 
     Args:
         width: Width of the bottleneck; it takes the place of ``ratio``.
-        dropout: Share of the waist that is dropped while training.
+        dropout: Share of the bottleneck that is dropped while training.
     """
 
     name: ClassVar[str] = "adaptformer"
@@ -55,8 +55,6 @@ class AdaptFormer(Adapter):
             raise HyperparameterError(
                 "adaptformer has one width at every stage: set width=..., or use shared_adapter."
             )
-        if self.width < 1:
-            raise HyperparameterError(f"width={self.width!r} must be a whole number from 1 up.")
 
     def _branch(self, site: Site, linear: Callable[[int, int], nn.Module]) -> Bottleneck:
         branch = super()._branch(site, linear)

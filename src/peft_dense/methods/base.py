@@ -1,8 +1,8 @@
-"""What a method is: which tasks share a path, what goes on each path, and how many parameters.
+"""The base of all methods, and their registry.
 
 A method is a frozen dataclass of hyper-parameters, registered by name. It answers two questions.
-*Which tasks share a path?* ``one_path``: one for all tasks (one pass), or one for each (a pass a
-task). *What goes on each path?* :meth:`Method.adapt` edits a path in place; what several paths
+*Which tasks share a path?* ``one_path``: one path for all tasks, or one per task; each path costs
+one pass. *What goes on each path?* :meth:`Method.adapt` edits a path in place; what several paths
 share (a hypernetwork, a Kronecker rule) is made once by :meth:`Method.shared`.
 """
 
@@ -62,7 +62,8 @@ class Method:
         Stage features are ``(B, C_i, H_i, W_i)``, finest first.
 
     Raises:
-        HyperparameterError: A number is of another kind than its field, or isn't finite.
+        HyperparameterError: A number has another type than its field, isn't finite, or is a whole
+            number below 1.
 
     Example:
         >>> @dataclass(frozen=True, kw_only=True)
@@ -89,14 +90,14 @@ class Method:
     """Whether all tasks share one path, and so one pass."""
 
     def __post_init__(self) -> None:
-        """Check every number's kind; a subclass adds what else needs no backbone to be checked."""
+        """Check the type and range of every number; subclasses add checks that need no backbone."""
         for field in dataclasses.fields(self):
             value, kind = getattr(self, field.name), _number(field.type)
             if kind is bool and not isinstance(value, bool):
                 raise HyperparameterError(f"{field.name} is {value!r}; pass True or False.")
             if kind is int:
                 check_whole(field.name, value)
-                object.__setattr__(self, field.name, int(value))  # of numpy's, say
+                object.__setattr__(self, field.name, int(value))  # may be numpy's
             if kind is float:
                 if isinstance(value, bool) or not isinstance(value, Real):
                     raise HyperparameterError(f"{field.name} is {value!r}; pass a number.")
@@ -137,8 +138,8 @@ class Method:
     def taps(self, info: BackboneInfo) -> Sequence[Tap]:
         """Name the places on a path whose tensors :meth:`task_features` reads.
 
-        VMT-Adapter reads the latent of every adapter so; a fork of a stage's last block per task
-        would read that block's input: ``Tap(block, "input")``.
+        VMT-Adapter reads the latent of every adapter. To read a block's input, return
+        ``Tap(block, "input")``.
         """
         return ()
 
@@ -183,7 +184,7 @@ class Method:
 
 
 def register(cls: M) -> M:
-    """Make a method known under its ``name``.
+    """Register a method under its ``name``.
 
     Args:
         cls: The class, with ``name``, ``paper`` and ``one_path``.
@@ -211,11 +212,11 @@ def method(name: str | Method, **hyperparameters: Any) -> Method:
 
     Args:
         name: A registered name, or a method.
-        hyperparameters: Those that are to be others.
+        hyperparameters: Values to set in place of the defaults, or of the given method's.
 
     Raises:
         UnknownNameError: No such method, or no such hyper-parameter; the nearest are offered.
-        HyperparameterError: A value can't be.
+        HyperparameterError: A value isn't allowed.
 
     Example:
         >>> method("vmt_lite", ratio=8).ratio
@@ -272,7 +273,7 @@ def warn_of_waists(method: Method, waists: Mapping[str, int], ratio: int) -> Non
 
 
 def warn_of_rank(method: Method, waists: Mapping[str, int], rank: int | None) -> None:
-    """Warn where a made matrix is narrower than the rank that was asked for.
+    """Warn where a generated matrix is narrower than the rank that was asked for.
 
     Args:
         method: Whose bottlenecks they are.
@@ -284,8 +285,8 @@ def warn_of_rank(method: Method, waists: Mapping[str, int], rank: int | None) ->
         widest = max(1, min(waists.values()))
         warn(
             f"{method.name}: rank={rank} is more than the waist at {len(narrow)} of {len(waists)} "
-            f"sites, the narrowest {widest}: {_few(narrow)}. What is made there has no higher rank "
-            f"than its waist. Take rank={widest} or less, or a smaller ratio."
+            f"sites, the narrowest {widest}: {_few(narrow)}. A matrix generated there has no "
+            f"higher rank than its waist. Take rank={widest} or less, or a smaller ratio."
         )
 
 
@@ -294,22 +295,22 @@ def _few(names: Sequence[str]) -> str:
 
 
 def check_adapter(norm: object, sites: object, placement: object) -> None:
-    """Check what adapters have in common and needs no backbone to be checked."""
+    """Check the hyper-parameters that all adapters have."""
     check_choice("norm", norm, ("in", "out", None))
     check_choice("sites", sites, ("mlp", "attn", "both"))
     check_choice("placement", placement, ("parallel", "serial"))
 
 
 def map_sites(info: BackboneInfo, kinds: str) -> tuple[Site, ...]:
-    """Give the sites of a kind whose tokens lie on a map that can be measured."""
+    """Give the sites of a kind whose tokens lie on a map of known size."""
     return tuple(site for site in info.find(kinds) if site.scope is not None)
 
 
 def check_maps(name: str, info: BackboneInfo, kinds: str) -> None:
-    """See for the method ``name`` which sites of a kind have a map; a warning names the others.
+    """Warn of the sites of a kind whose tokens lie on no map, in the name of a method.
 
     Raises:
-        NoSiteError: None has one.
+        NoSiteError: None lies on a map.
     """
     sites, there = info.find(kinds), map_sites(info, kinds)
     lost = ", ".join(site.name for site in sites if site.scope is None)

@@ -1,4 +1,4 @@
-"""BitFit: train the biases, a copy per task or one for all."""
+"""BitFit: train the biases, one copy per task or one for all."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["BitFit", "SharedBitFit"]
 @register
 @dataclass(frozen=True, kw_only=True)
 class BitFit(Method):
-    """Trains every bias of the backbone, a copy per task.
+    """Trains every bias of the backbone, one copy per task.
 
     Zaken et al. 2022; Polyhistor, section 5.2. As there, that means every parameter that is called
     a bias: of linears, norms, patch embedding and mergings, and relative-position bias tables.
@@ -41,7 +41,7 @@ class BitFit(Method):
         """Fold nothing: the path is a plain backbone already."""
 
     def count(self, info: BackboneInfo, tasks: int) -> int:
-        """All biases, a copy per path."""
+        """The parameters that train, a copy per path."""
         return info.numel(self._names(info)) * self.passes(tasks)
 
     def resolve(self, info: BackboneInfo) -> BitFit:

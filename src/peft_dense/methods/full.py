@@ -33,7 +33,7 @@ class SingleTaskFull(Method):
         """Fold nothing: the path is a plain backbone already."""
 
     def count(self, info: BackboneInfo, tasks: int) -> int:
-        """The backbone without classifier and final norm, a copy per path."""
+        """The backbone without classifier and final norm, one copy per path."""
         return info.size * self.passes(tasks)
 
 

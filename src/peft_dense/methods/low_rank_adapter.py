@@ -19,7 +19,7 @@ __all__ = ["LowRankAdapter", "SharedLowRankAdapter"]
 @register
 @dataclass(frozen=True, kw_only=True)
 class LowRankAdapter(Adapter):
-    """Adds adapters whose projections have low rank, ``W = P Q``, a set per task.
+    """Adds adapters whose projections have low rank, ``W = P Q``, one set per task.
 
     Sung et al. 2022 (VL-Adapter); "Low-rank adapter" in Polyhistor (table 1).
 

@@ -20,13 +20,13 @@ __all__ = ["Mona"]
 class Mona(MapAdapter):
     """Adds a bottleneck with 3x3, 5x5 and 7x7 depthwise filters after every MLP, in one pass.
 
-    Yin et al. 2025. A single-task method of Swin; here all tasks share it. The original stands on
-    the residual stream, once after the attention's sum and once after the MLP's: it reads the
-    stream itself. That place has no module in most backbones, so this one stands inside the
-    residual: it reads what the MLP (and with ``sites="both"`` the attention) gives, before the sum
-    with the stream, or with ``placement="parallel"`` the normalised stream that goes in. timm's
-    Swin hands attention windows, so the default is the MLPs alone. The branch starts at zero, the
-    original's near zero; its dropout of 0.1 is left out, and so are its frozen output norms.
+    Yin et al. 2025. A single-task method of Swin; here all tasks share it. The original reads the
+    residual stream itself, once after the attention's sum and once after the MLP's. That place has
+    no module in most backbones, so this one stands inside the residual branch: it reads the output
+    of the MLP (with ``sites="both"`` also of the attention) before the sum with the stream, or with
+    ``placement="parallel"`` its normalised input. timm's Swin hands attention windows, so the
+    default is the MLPs alone. The branch starts at zero, the original's near zero. The original's
+    dropout of 0.1 is left out, and so are its frozen output norms.
 
     Args:
         width: Width of the bottleneck.

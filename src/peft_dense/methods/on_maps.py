@@ -1,4 +1,4 @@
-"""What adapters that work on the map have in common: where they can go, and how they get there."""
+"""Base of the methods whose adapters convolve over a map."""
 
 from __future__ import annotations
 

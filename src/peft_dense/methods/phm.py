@@ -24,7 +24,7 @@ RULE_STD = 0.01
 @register
 @dataclass(frozen=True, kw_only=True)
 class PHM(Adapter):
-    """Adds adapters with ``W = sum_i A_i (x) B_i``: the slow A_i one set per task for all layers.
+    """Adds adapters with ``W = sum_i A_i (x) B_i``; all layers of a task share the slow A_i.
 
     Zhang et al. 2021, in Mahabadi et al. 2021b's adapters; "PHM layer" in Polyhistor (table 1).
     The text says it sits after attention and MLP; only one at the MLP meets the printed count, so
@@ -58,7 +58,7 @@ class PHM(Adapter):
     activation: str = "gelu"
 
     def shared(self, info: BackboneInfo, tasks: Sequence[str]) -> nn.Module:
-        """Make a rule for every task; all its layers refer to it."""
+        """Make one rule per task; all its layers refer to it."""
         return TaskRules(tasks, self.n)
 
     def count(self, info: BackboneInfo, tasks: int) -> int:
@@ -98,7 +98,7 @@ class Compacter(PHM):
     """Adds PHM adapters whose fast matrices have rank one, after attention and after MLP.
 
     Mahabadi et al. 2021b; "Compacter" in Polyhistor (table 1). Start, GELU, places and what
-    differs are those of ``phm``; both factors of a fast matrix are drawn as it is.
+    differs are those of ``phm``; both factors of a fast matrix are drawn as ``phm`` draws it.
     """
 
     name: ClassVar[str] = "compacter"

@@ -15,10 +15,10 @@ __all__ = ["RelativeBias", "SharedRelativeBias"]
 @register
 @dataclass(frozen=True, kw_only=True)
 class RelativeBias(BitFit):
-    """Trains the relative-position tables of the attentions, a copy per task.
+    """Trains the relative-position tables of the attentions, one copy per task.
 
-    Liu et al. 2021; Polyhistor, table 1. Swin keeps a table; SwinV2 a small perceptron, of which
-    all trains; MViTv2 a table a direction; TinyViT and LeViT a bias an offset.
+    Liu et al. 2021; Polyhistor, table 1. Swin has a table, SwinV2 a small perceptron (all of it
+    trains), MViTv2 one table per axis, TinyViT and LeViT one bias per offset.
 
     Raises:
         NoSiteError: The backbone has no relative positions (PVTv2, Hiera, Twins, ConvNeXt).

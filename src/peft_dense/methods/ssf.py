@@ -41,7 +41,7 @@ class SSF(Method):
     def adapt(
         self, path: nn.Module, info: BackboneInfo, tasks: Sequence[str], shared: nn.Module | None
     ) -> None:
-        """Put a scale and a shift around every operation."""
+        """Put a scale and a shift behind every operation."""
         for operation in info.operations:
             layer = ScaleShift(operation.channels)
             transform_output(path, operation.name, layer, operation.channel_axis)
@@ -50,8 +50,8 @@ class SSF(Method):
         """Fold every scale and shift into the weight and bias before it.
 
         Raises:
-            UnsupportedModelError: An operation has more inside than weight and bias, or a hook of
-                the model's own behind it.
+            UnsupportedModelError: An operation has an activation after its weight, or a forward
+                hook of the model's own.
         """
         for operation in info.operations:
             module: Any = path.get_submodule(operation.name)

@@ -85,7 +85,7 @@ class VMT(Method):
             warn(
                 f"{self.name}: gate={self.gate} leaves nothing of the latent for the tasks, so "
                 "their scales can't train and only shifts tell the tasks apart. Take a gate below "
-                "1, such as 0.5, or shared_adapter, which has no parts of the tasks."
+                "1, such as 0.5, or shared_adapter, which has no task-specific parts."
             )
         if lost:
             warn(
@@ -104,7 +104,7 @@ class VMT(Method):
             add_beside(path, site, self._layer(site, tasks if site in collected else ()))
 
     def taps(self, info: BackboneInfo) -> list[Tap]:
-        """Read the latent of every layer of which the tasks get a part: what its ``up`` gives."""
+        """Read the output of ``up`` in every layer of which the tasks get a part."""
         return [_latent(site) for site in self._collected(info)]
 
     def _collected(self, info: BackboneInfo) -> list[Site]:

@@ -29,18 +29,19 @@ __all__ = ["VPTDeep", "VPTShallow"]
 @register
 @dataclass(frozen=True, kw_only=True)
 class VPTDeep(Method):
-    """Gives every block's attention prompt tokens of its own, a set per task.
+    """Gives every block's attention prompt tokens of its own, one set per task.
 
     Jia et al. 2022; Polyhistor, section 5.2 and table 1. The prompts pass the block's first norm
     where the block has one before its attention, and join the tokens of every window. All windows
     share them, no shift mask touches them, their position bias is the neutral one, and they are
-    dropped after the attention. It is the one method that isn't the identity at the start.
+    dropped after the attention. Prompt tuning is the one method that isn't the identity at the
+    start.
 
     Checked against the official code (KMnP/vpt), Swin and ViT: norm, windows, mask, position bias,
     the uniform start, whose bound ``sqrt(6 / (3 p^2 + C))`` takes the patch size p and the width C
-    of the patch embedding for the prompts of every block. There a block's prompts leave it and are
-    replaced in the next, so nothing is lost by dropping them earlier. What the code hasn't is
-    Swin v2, whose blocks normalise after the attention: prompts enter as they are.
+    of the patch embedding for the prompts of every block. There the next block replaces the
+    prompts, so nothing is lost by dropping them earlier. The code has no Swin v2; its blocks
+    normalise after the attention, so prompts enter them as they are.
 
     Args:
         prompts: Number of prompts per block.
@@ -73,7 +74,7 @@ class VPTDeep(Method):
         for site in self._sites(info):
             module: Any = path.get_submodule(site.name)
             module.prompts = Prompts(self.prompts, site.width, **_start(path, info))
-            # In a tuple, nn.Module doesn't see it: it is the block's.
+            # In a tuple, so that it isn't registered twice: it belongs to the block.
             module.first_norm = _first_norm(path.get_submodule(site.name.rpartition(".")[0]))
             module.__class__ = _PROMPTED[type(module)]
 
@@ -88,14 +89,13 @@ class VPTDeep(Method):
 @register
 @dataclass(frozen=True, kw_only=True)
 class VPTShallow(VPTDeep):
-    """Gives the first block's attention prompt tokens, a set per task.
+    """Gives the first block's attention prompt tokens, one set per task.
 
     Start and place are those of ``vpt_deep``. What differs from the official code: there prompts
     travel on, through the first block's MLP, all later blocks and the patch mergings (where four
-    copies of a prompt are merged into one); here they are dropped after the first attention. A
-    tensor beside the map that crosses blocks has no place in a general backbone, whose blocks take
-    and give the map alone, and each of which may be checkpointed or sharded by itself. So this is a
-    weaker form than theirs, with the same count.
+    copies of a prompt are merged into one); here they are dropped after the first attention, since
+    the blocks of a general backbone take and give the map alone. So this is a weaker form than
+    theirs, with the same count.
     """
 
     name: ClassVar[str] = "vpt_shallow"
@@ -113,7 +113,7 @@ def _first_norm(block: nn.Module) -> tuple[nn.Module, ...]:
 
 
 def _start(path: nn.Module, info: BackboneInfo) -> dict[str, Any]:
-    """Give what the start's bound depends on: the patch's size and the width of its embedding."""
+    """Give the patch size and the width of the patch embedding, which bound the start."""
     for module in path.modules():
         if isinstance(module, PatchEmbed):
             height, width = module.patch_size
@@ -184,7 +184,7 @@ def _join(
         )
 
     q, k, v = heads(x)
-    # Put before no token of one window: prompts alone.
+    # Before an empty sequence: the prompts alone, once for all windows.
     _, *shared = heads(attention.prompts(x[:1, :0], *attention.first_norm))
     k, v = (
         torch.cat([of_prompts.expand(len(x), -1, -1, -1), of_tokens], dim=2)

@@ -27,28 +27,29 @@ class Bottleneck(nn.Module):
     """Residual branch of a narrow two-layer perceptron on the last axis.
 
     Computes ``scale * up(act(down(x)))`` (Houlsby et al. 2019; Polyhistor, section 3), with a
-    LayerNorm before ``down`` or after ``up`` if asked. ``up`` starts at zero, so the
-    branch starts silent. With ``norm="out"`` the first steps are large: at zero, LayerNorm
+    LayerNorm before ``down`` or after ``up`` if asked. ``up`` starts at zero, so the branch
+    adds nothing at first. With ``norm="out"`` the first steps are large: at zero, LayerNorm
     multiplies gradients by ``1 / sqrt(eps)``, about 300.
 
     Args:
         features: Width of the stream, C.
-        width: Width of the waist, n; with ``nn.Linear``, ``2 C n + n + C`` parameters.
+        width: Width of the bottleneck, n; with ``nn.Linear``, ``2 C n + n + C`` parameters.
         norm: ``"in"`` normalises the input, ``"out"`` the output; ``2 C`` parameters more.
         activation: One of gelu, relu, silu, tanh.
         scale: A constant factor.
         linear: Builds ``down`` and ``up`` from their two widths: ``nn.Linear``, or a ``partial``
             of a layer with a ``zero_()``, such as ``KroneckerLinear`` and ``LowRank``.
-        dropout: Share of the waist that is dropped in train mode.
+        dropout: Share of the bottleneck that is dropped in train mode.
 
     Shape:
         ``(..., C) -> (..., C)``
 
     Raises:
-        HyperparameterError: If the width isn't a whole number from 1 up, norm is another, or
-            dropout isn't from 0 to 1.
-        UnknownNameError: If the activation is another.
-        UnsupportedModelError: If ``linear`` builds something that can't be silenced.
+        HyperparameterError: If the width isn't a whole number from 1 up, norm is none of the
+            above, or dropout isn't from 0 to 1.
+        UnknownNameError: If the activation is unknown.
+        UnsupportedModelError: If ``linear`` builds neither an ``nn.Linear`` nor a layer with
+            ``zero_()``.
         ShapeError: If the last axis of the input isn't C wide.
 
     Example:
@@ -118,7 +119,7 @@ def apply_bottleneck(
         x: The input.
         down: Weight of the way down.
         up: Weight of the way up.
-        down_bias: Bias of the waist.
+        down_bias: Bias of the bottleneck.
         up_bias: Bias of the output.
         norm: ``"in"`` normalises the input, ``"out"`` the output, over the last axis.
         norm_weight: Scales of the LayerNorm.
@@ -130,8 +131,8 @@ def apply_bottleneck(
         the result is ``(..., C)``.
 
     Raises:
-        HyperparameterError: If norm is another, or norm weights come without a norm.
-        UnknownNameError: If the activation is another.
+        HyperparameterError: If norm is none of the above, or norm weights come without a norm.
+        UnknownNameError: If the activation is unknown.
         ShapeError: If the last axis of the input isn't C wide.
 
     Example:

@@ -17,12 +17,12 @@ class ConvpassAdapter(nn.Module):
 
     Computes ``scale * up(act(conv(act(down(x)))))`` with ``act(u) = u sigmoid(1.702 u)`` (Jie and
     Deng 2022, Convpass, section 3). Class and register tokens pass the convolution each as a map
-    of one pixel, as there. ``up`` starts at zero, so the branch starts silent; ``down`` and the
-    convolution start as Xavier's uniform draws, biases at zero.
+    of one pixel, as there. ``up`` starts at zero, so the branch adds nothing at first; ``down`` and
+    the convolution start as Xavier's uniform draws, biases at zero.
 
     Args:
         features: Width of the stream, C.
-        width: Width of the waist, h; ``2 h C + C + 2 h + 9 h^2`` parameters.
+        width: Width of the bottleneck, h; ``2 h C + C + 2 h + 9 h^2`` parameters.
         scale: A constant factor.
 
     Shape:

@@ -15,8 +15,8 @@ __all__ = ["GeneratedBottleneck"]
 class GeneratedBottleneck(nn.Module):
     """Residual branch of a bottleneck whose weights are ``source(*key)``.
 
-    The source is referred to, not registered: it belongs to whoever owns it once, and every branch
-    that it feeds counts nothing.
+    The source is referred to, not registered: another module owns it, and the branch itself has no
+    parameters.
 
     Args:
         source: Maps ``key`` to a dict with ``down`` (C, n) and ``up`` (n, C); it may also have
@@ -30,7 +30,7 @@ class GeneratedBottleneck(nn.Module):
         ``(..., C) -> (..., C)``
 
     Raises:
-        UnknownNameError: If the activation is another.
+        UnknownNameError: If the activation is unknown.
 
     Example:
         >>> class Source(nn.Module):
@@ -75,8 +75,10 @@ class GeneratedBottleneck(nn.Module):
             "up.weight": weights["up"].mT,
             "up.bias": weights.get("up_bias", torch.zeros_like(weights["up"][0])),
         }
-        if self.norm is not None:
-            state |= {"norm.weight": weights["norm_weight"], "norm.bias": weights["norm_bias"]}
+        if self.norm is not None:  # whose weights a source needn't make
+            start = plain.state_dict()
+            for name in ("weight", "bias"):
+                state[f"norm.{name}"] = weights.get(f"norm_{name}", start[f"norm.{name}"])
         plain.load_state_dict(state)
         return plain
 

@@ -120,9 +120,7 @@ class LowRankLinear(nn.Module):
         self.in_features, self.out_features, self.channel_axis = _describe(base)
         _check_rank(rank, self.in_features, self.out_features)
         if not alpha > 0:
-            raise HyperparameterError(
-                f"alpha is {alpha!r}; pass a number above 0, or the branch could do nothing."
-            )
+            raise HyperparameterError(f"alpha is {alpha!r}; pass a number above 0.")
         self.base = base
         self.rank, self.alpha = rank, alpha
         like: dict[str, Any] = {"device": base.weight.device, "dtype": base.weight.dtype}
@@ -132,7 +130,7 @@ class LowRankLinear(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw ``down`` as ``nn.Linear`` draws its weight, and silence the branch."""
+        """Draw ``down`` as ``nn.Linear`` draws its weight, and zero ``up``."""
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
         nn.init.zeros_(self.up)
         if self.norm is not None:
@@ -144,7 +142,7 @@ class LowRankLinear(nn.Module):
             raise UnsupportedModelError(
                 "this LowRankLinear normalises the input of its branch (norm=True), so no single "
                 "weight does the same. Pass norm=False to merge it, or to use it where a model "
-                "reads .weight instead of calling the layer (Swin V2 and BEiT read their qkv's)."
+                "reads .weight instead of calling the layer (as SwinV2 and BEiT do with qkv)."
             )
         update = self.alpha / self.rank * (self.up @ self.down)
         return self.base.weight + update.view_as(self.base.weight)

@@ -26,14 +26,13 @@ class MonaAdapter(nn.Module):
         result = up(gelu(v))
 
     Class and register tokens have no place on the map: the branch adds nothing to them (the
-    original's backbones have none). ``up`` starts at zero, so the branch starts silent; the
-    original draws it near zero and so starts close to the identity only. ``norm_scale`` starts at
-    1e-6 and ``input_scale`` at one, as there.
+    original's backbones have none). ``up`` starts at zero, so the branch adds nothing at first; the
+    original draws it near zero. ``norm_scale`` starts at 1e-6 and ``input_scale`` at one, as there.
 
     Args:
         features: Width of the stream, C.
-        width: Width of the waist, n; ``2 n C + 5 C + n^2 + 88 n`` parameters: ``133 C + 9728`` at
-            64.
+        width: Width of the bottleneck, n; ``2 n C + 5 C + n^2 + 88 n`` parameters, ``133 C + 9728``
+            at 64.
 
     Shape:
         ``(B, P + H W, C) -> (B, P + H W, C)`` or ``(B, H, W, C) -> (B, H, W, C)``, with P class and

@@ -1,4 +1,4 @@
-"""Learned tokens that attention sees and nothing else does."""
+"""Learned prompt tokens for attention."""
 
 from __future__ import annotations
 

@@ -22,8 +22,8 @@ _RESERVED = frozenset(dir(nn.ModuleDict()))
 class TaskDict(nn.ModuleDict):
     """Hold one module per task, keyed by any non-empty task name.
 
-    It is also a mark: whatever sits under the key of a task serves that task only. Counting per
-    task, saving, adding and removing tasks all go by it.
+    What lies under a task's key serves that task only: counting per task, saving, adding and
+    removing tasks rely on it.
 
     Inside, ``.`` is kept as ``%2E`` and ``%`` as ``%25``, and a name that ``nn.ModuleDict`` uses
     itself has its first character encoded (``keys`` as ``%6Beys``). All other names appear in
@@ -58,7 +58,7 @@ class TaskDict(nn.ModuleDict):
         del self._modules[_stored(self, key)]
 
     def __contains__(self, key: object) -> bool:
-        """Tell whether there is a task ``key``."""
+        """Whether there is a task ``key``."""
         return isinstance(key, str) and _encode(key) in self._modules
 
     def __iter__(self) -> Iterator[str]:

@@ -30,28 +30,27 @@ class VMTAdapter(nn.Module):
     With ``m`` this is VMT-Adapter-Lite: both projections are sums of m Kronecker products with
     the same m slow m x m matrices (section 4.2, equation 6).
 
-    ``W_up`` and its bias start at zero, scales at one and shifts at zero: every part starts silent.
-    The biases, the LayerNorm, the gate's default and the start are assumptions; the first two are
-    what the paper's parameter counts imply.
+    ``W_up`` and its bias start at zero, scales at one and shifts at zero, so every part is zero at
+    first. The biases, the LayerNorm, the gate's default and the start are assumptions; the first
+    two are what the paper's parameter counts imply.
 
     Args:
         features: Width of the stream, C.
         tasks: Names of the tasks, T of them.
-        ratio: C over the width of the waist, n = C / ratio; ``2 C n`` parameters, ``C`` for the
-            bias of ``W_up`` and ``2 T C`` for the tasks.
+        ratio: C over the width of the bottleneck, n = C / ratio; ``2 C n`` parameters, ``C`` for
+            the bias of ``W_up`` and ``2 T C`` for the tasks.
         gate: Share of h that is generic, a constant.
         m: Number of Kronecker products: ``2 C n / m + m^3`` parameters in place of ``2 C n``.
         norm: ``"in"`` normalises the input, ``2 C`` parameters more; ``None`` doesn't;
             ``"default"`` does so without ``m`` only, which is what the paper's counts imply.
-        gain: A constant factor of h. The gate halves what a step moves in the stream, and so does a
-            waist that is half a shared adapter's; the paper says no constant.
+        gain: A constant factor of h; the paper has none.
 
     Shape:
         ``(..., C) -> (..., C)``
 
     Raises:
         HyperparameterError: If the ratio or m doesn't divide the widths, the gate isn't from 0 to
-            1, norm is another, or a task is there already.
+            1, norm is none of the above, or a task is there already.
         UnknownNameError: If a task's name is empty, or no task has the name.
         ShapeError: If the last axis of the input isn't C wide.
 
@@ -121,14 +120,11 @@ class VMTAdapter(nn.Module):
         return h
 
     def generic(self, h: Tensor) -> Tensor:
-        """Give the part of the latent that joins the stream, ``gate * h``, times the gain."""
+        """Give the part of the latent that joins the stream, ``gain * gate * h``."""
         return self.gain * self.gate * h
 
     def specific(self, h: Tensor, task: str) -> Tensor:
-        """Give the part of one task, ``scale * ((1 - gate) * h) + shift`` (equation 4).
-
-        With the gain on h.
-        """
+        """Give one task's part, ``scale * (gain * (1 - gate) * h) + shift`` (equation 4)."""
         part: Tensor = self.tasks[task](self.gain * (1 - self.gate) * h)
         return part
 

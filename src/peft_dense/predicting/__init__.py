@@ -1,4 +1,4 @@
-"""Images in, label maps at the images' own size and pictures out."""
+"""Predict images: label maps at the images' own size, and pictures of them."""
 
 from peft_dense.predicting.passes import normalise, raw_maps, undisturbed
 from peft_dense.predicting.prediction import Prediction

@@ -1,4 +1,4 @@
-"""What a call of `predict` asks for: tasks and sizes, checked before anything is read."""
+"""Checks of the tasks that `predict` is given."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from peft_dense.errors import HyperparameterError, UnknownNameError
 from peft_dense.tasks import Task, task
 from peft_dense.tasks import tasks as registered
 
-__all__ = ["checked_size", "chosen_tasks"]
+__all__ = ["chosen_tasks"]
 
 
 def chosen_tasks(
@@ -18,7 +18,7 @@ def chosen_tasks(
     """Give the tasks that are asked for, each with as many channels as its head.
 
     Raises:
-        UnknownNameError: The model hasn't one, or its name doesn't tell what its labels are.
+        UnknownNameError: No such task in the model, or one whose kind of labels isn't known.
         HyperparameterError: A task has other channels than its head.
     """
     names = model.encoder.check_tasks(None if given is None else tuple(_words(given)))
@@ -34,7 +34,7 @@ def chosen_tasks(
     for name in names:
         if name not in known:
             raise UnknownNameError(
-                f"what the labels of task {name!r} are can't be told by its name; pass "
+                f"the name of task {name!r} doesn't tell what its labels are; pass "
                 f"tasks={{{name!r}: task({name!r}, kind=..., channels={model.out_channels[name]}), "
                 "...} of peft_dense.tasks."
             )
@@ -43,16 +43,3 @@ def chosen_tasks(
 
 def _words(given: Iterable[str]) -> Iterable[str]:
     return [given] if isinstance(given, str) else given
-
-
-def checked_size(given: Sequence[int]) -> tuple[int, int]:
-    """Give height and width as two numbers.
-
-    Raises:
-        HyperparameterError: They aren't two whole numbers from 1.
-    """
-    if len(given) != 2 or any(isinstance(n, bool) or int(n) != n or n < 1 for n in given):
-        raise HyperparameterError(
-            f"{tuple(given)} is no size; expected height and width in pixels, such as (448, 448)."
-        )
-    return int(given[0]), int(given[1])

@@ -11,18 +11,18 @@ from peft_dense.tasks import Task
 __all__ = ["decide_at"]
 
 _VALUES = 1 << 22
-"""Raw values that are held at the image's size at once: 16 MB."""
+"""How many raw values are held at the image's size at once: 16 MB."""
 
 
 def decide_at(task: Task, raw: Tensor, size: tuple[int, int]) -> Tensor:
     """Resample raw maps to a size, bilinear, and decide on each pixel's label.
 
-    It is what ``task.decide(F.interpolate(raw, size, mode="bilinear"))`` gives, as scoring at
-    native sizes does it. But of 150 classes at 12 megapixels that holds 7 GB, this 16 MB.
+    It equals ``task.decide(F.interpolate(raw, size, mode="bilinear"))``, as in scoring at native
+    sizes. But for 150 classes at 12 megapixels that holds 7 GB, this 16 MB.
 
     Args:
-        task: Decides.
-        raw: What its head gave out for one image.
+        task: The task.
+        raw: Its head's output for one image.
         size: Height and width.
 
     Shape:
@@ -49,7 +49,7 @@ def decide_at(task: Task, raw: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _between(length: int, wanted: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Give for each wanted pixel its two neighbours, and how far it is from the first."""
+    """Give each wanted pixel's two neighbours, and its distance from the first."""
     centres = torch.arange(wanted, device=device, dtype=torch.float32)
     centres = ((centres + 0.5) * (length / wanted) - 0.5).clamp(0, length - 1)
     first = centres.floor().long()

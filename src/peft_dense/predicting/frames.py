@@ -13,11 +13,11 @@ from peft_dense.errors import DataError, MissingPackageError
 __all__ = ["VIDEOS", "check_video", "frames"]
 
 VIDEOS = (".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg")
-"""What names of videos end in, in lower case."""
+"""Endings of video files, in lower case."""
 
 
 def check_video() -> None:
-    """See that videos can be read.
+    """Check that videos can be read.
 
     Raises:
         MissingPackageError: PyAV isn't installed.
@@ -29,14 +29,14 @@ def check_video() -> None:
 
 
 def frames(path: Path, every: int = 1) -> Iterator[tuple[int, Any]]:
-    """Give number and pixels ``(H, W, 3)`` uint8 of every so manieth frame, turned as it is shown.
+    """Give number and pixels ``(H, W, 3)`` uint8 of every n-th frame, turned as it is shown.
 
     Args:
         path: The video.
         every: 1 for all frames, 10 for every tenth.
 
     Raises:
-        DataError: The file can't be read, or no further than the frames that were given.
+        DataError: The file can't be read, or not to its end.
     """
     import av
 

@@ -1,4 +1,4 @@
-"""How much a pass takes at least, and what to do where there isn't as much."""
+"""Estimates of the memory that a pass takes, and errors where there is too little."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _WINDOWS = f"see it through windows, --window H W (window=), or {_SMALLER}"
 def free_memory(device: torch.device) -> int | None:
     """Give the bytes that are free on a device; None where that isn't known.
 
-    On a CPU, Linux grants more than there is and then kills the process that takes it, so nobody
-    would be told.
+    On a CPU, Linux grants more memory than there is, and kills the process that uses it without a
+    word.
     """
     if device.type == "cuda":
         held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -35,17 +35,17 @@ def free_memory(device: torch.device) -> int | None:
 
 
 def needed_memory(channels: Iterable[int], size: tuple[int, int]) -> int:
-    """Give the bytes that one image takes at least: itself, and twice what all heads give out.
+    """Give the bytes that one image takes at least: twice itself and all heads' outputs, float32.
 
     Args:
         channels: Of each head's output, and of the image.
-        size: Height and width at which the model is shown it.
+        size: Height and width at which the model sees it.
     """
     return 4 * 2 * sum(channels) * size[0] * size[1]
 
 
 def check_memory(name: str, size: tuple[int, int], needed: int, free: int, windows: bool) -> None:
-    """Refuse an image that can't fit.
+    """Raise if an image can't fit into the memory.
 
     Raises:
         DataError: It can't.
@@ -60,7 +60,7 @@ def check_memory(name: str, size: tuple[int, int], needed: int, free: int, windo
 
 @contextmanager
 def memory_errors(name: str, size: tuple[int, int], windows: bool) -> Iterator[None]:
-    """Say of an image that it was too large for the memory, in place of torch.
+    """Replace torch's error where memory runs out by one that names the image.
 
     Raises:
         DataError: Memory ran out in the body.

@@ -24,7 +24,7 @@ See = Callable[[Path], Prediction]
 
 
 def _gradio() -> Any:
-    """Import gradio, which must be told before that it isn't to report its use.
+    """Import gradio with its usage reports switched off.
 
     Raises:
         MissingPackageError: It isn't installed.
@@ -43,7 +43,7 @@ def build_page(see: See, tasks: Sequence[str], title: str) -> Any:
     Args:
         see: Predicts the image of a file.
         tasks: Names of the tasks.
-        title: What is above it.
+        title: Heading of the page.
 
     Raises:
         MissingPackageError: gradio isn't installed.
@@ -139,7 +139,7 @@ def serve(page: Any, port: int | None = None, *, wait: bool = True) -> str:
 
 
 def _look(see: See, path: str | None) -> tuple[Prediction | None, str]:
-    """Predict the image of a file; give what there is to say of it."""
+    """Predict the image of a file; give the prediction and a line on it."""
     if path is None:
         return None, _NOTHING
     try:

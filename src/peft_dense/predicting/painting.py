@@ -32,7 +32,7 @@ __all__ = [
 
 Colour = tuple[int, int, int]
 Tile = tuple[str, Image.Image, Task | None, Tensor | None]
-"""Title and picture, and whose label map it shows."""
+"""Title, picture, and the task and label map that it shows."""
 
 INK, FAINT = (20, 20, 20), (110, 110, 110)
 
@@ -43,7 +43,7 @@ _MARK = torch.tensor([255.0, 60.0, 40.0])  # what is marked, over an image
 
 
 def shown(image: Tensor, longest: int | None = None) -> Image.Image:
-    """Give an image as a picture, of other channels than three the first one or three.
+    """Give an image as a picture: its first three channels, or its first alone.
 
     Shape:
         ``(C, H, W)``, uint8 or float32 in 0..1

@@ -24,7 +24,7 @@ def normalise(model: DenseModel, images: Tensor) -> Tensor:
     ImageNet's; where images have another number of channels than these, their average.
 
     Args:
-        model: Whose backbone says how.
+        model: The model.
         images: In 0..1.
 
     Shape:
@@ -126,17 +126,17 @@ def averaged_maps(
     bf16: bool = False,
     mirrored: bool = False,
 ) -> dict[str, Tensor]:
-    """Predict tasks of images in 0..1; on request the mean of that and of the mirrored images'.
+    """Predict tasks of images in 0..1; on request averaged with the mirrored images' predictions.
 
-    What is predicted of a mirrored image is mirrored back as labels are, by their kind: the x of
-    normals changes its sign.
+    Predictions of a mirrored image are mirrored back as labels are, by their kind: the x of normals
+    changes its sign.
 
     Args:
         model: The model; it is left as it was.
         images: As many channels as the backbone takes.
         tasks: The tasks by name.
         bf16: Whether to autocast to bfloat16.
-        mirrored: Whether to take the mean with the mirrored images'.
+        mirrored: Whether to average with the mirrored images.
 
     Shape:
         ``(B, C, H, W) ->`` per task ``(B, out, H, W)`` float32

@@ -20,14 +20,14 @@ class Prediction:
     """Hold what a model found in one image.
 
     Args:
-        name: Of the image: its file's name without ending, or its number.
-        place: The image's path, or its number, as messages call it.
+        name: The image's name: its file's without ending, or its number.
+        place: The image's path, or its number, for messages.
         image: ``(C, H, W)`` as it was read, turned as it is shown: uint8, or float32 in 0..1.
         labels: By task, at the image's own size: classes ``(H, W)`` (uint8; int32 where there are
             more than 256), probabilities of marks ``(H, W)``, depths ``(H, W)`` and unit normals
             ``(3, H, W)``, these float32.
         tasks: The tasks by name.
-        seconds: How long the pass took, its share of a batch's.
+        seconds: How long the pass took; in a batch, the image's share.
 
     Shape:
         image ``(C, H, W)``; labels ``(H, W)``, of normals ``(3, H, W)``

@@ -14,13 +14,14 @@ from torch import Tensor
 
 from peft_dense.data import on_device
 from peft_dense.data.images import Picture
+from peft_dense.data.transforms.draws import checked_size
 from peft_dense.dense import DenseModel
 from peft_dense.errors import (
     DataError,
     MissingPackageError,
 )
 from peft_dense.nn.checks import check_whole
-from peft_dense.predicting.arguments import checked_size, chosen_tasks
+from peft_dense.predicting.arguments import chosen_tasks
 from peft_dense.predicting.deciding import decide_at
 from peft_dense.predicting.memory import (
     check_memory,
@@ -57,39 +58,39 @@ def predict(
 ) -> Iterator[Prediction]:
     """Predict images one after another, all tasks in one pass.
 
-    An image is resampled to ``size``, as training's validation does it, and what is found is
-    resampled to its own size before each pixel is decided. With ``window`` the model slides over
-    the image instead. The model is left as it was: modes, gradients, flags.
+    An image is resampled to ``size``, as in training's validation, and the predictions to the
+    image's own size before each pixel is decided. With ``window`` the model slides over the image
+    instead. The model is left as it was: modes, gradients, flags.
 
-    `peft_dense.training.load_run` reads model, tasks and size of a training's folder.
+    `peft_dense.training.load_run` reads model, tasks and size from a run's folder.
 
     Args:
-        model: The model, on the device where it shall run.
+        model: The model, on the device where it is to run.
         images: Paths of images, folders or videos, patterns such as ``"photos/*.jpg"``, Pillow
             images, arrays (H, W, C), tensors (C, H, W) or (B, C, H, W) of bytes or of floats in
             0..1; or an iterable of these. Files are turned as they are shown.
         tasks: Names, or tasks by name, which know their classes' names; by default all.
-        size: Height and width at which the model is shown images, as in training; by default the
+        size: Height and width at which the model sees images, as in training; by default the
             nearest to each image's own that the backbone takes, with ``window`` its own.
         window: Height and width of windows; by default the model sees an image whole.
-        overlap: The share of a window that the next one sees again, at least.
-        flip: Whether to take the mean with what is found in the mirrored image.
+        overlap: The least share of a window that the next one sees again.
+        flip: Whether to average with the predictions of the mirrored image.
         batch: Images at a time, as long as they have one size; windows at a time.
         bf16: Whether to autocast to bfloat16.
         white: What white is in images of 16 bits.
-        every: Of a video, take every so manieth frame.
+        every: Of a video, take every n-th frame.
         skipped: Takes the reasons why images were left out; by default the first one raises.
         progress: Whether to show a bar.
-        leave_out: A folder whose files are no images, such as the one that results go to.
+        leave_out: A folder whose files aren't taken, such as the one that results go to.
 
     Yields:
         A `Prediction` per image, in order.
 
     Raises:
-        UnknownNameError: The model hasn't such a task, or a task's name doesn't tell what its
+        UnknownNameError: The model has no such task, or a task's name doesn't tell what its
             labels are.
         ImageSizeError: The backbone can't take ``size`` or ``window``; the nearest is named.
-        HyperparameterError: Another argument can't be.
+        HyperparameterError: Another argument has a wrong value.
         DataError: There is no image; or one can't be read, has other channels than the model takes
             or doesn't fit into the memory.
 
@@ -106,14 +107,16 @@ def predict(
     check_overlap(overlap)
     for name, value in (("batch", batch), ("every", every)):
         check_whole(name, value)
-    for shape in (size, window):
+    sizes: dict[str, tuple[int, int]] = {}
+    for name, shape in (("size", size), ("window", window)):
         if shape is not None:
-            model.encoder.info.check_size(*checked_size(shape))
+            sizes[name] = checked_size(shape, name)
+            model.encoder.info.check_size(*sizes[name])
     how = _How(
         model=model,
         tasks=chosen_tasks(model, tasks),
-        size=None if size is None else checked_size(size),
-        window=None if window is None else checked_size(window),
+        size=sizes.get("size"),
+        window=sizes.get("window"),
         overlap=overlap,
         flip=flip,
         batch=batch,
@@ -125,7 +128,7 @@ def predict(
 
 @dataclass(frozen=True, kw_only=True)
 class _How:
-    """What holds for all images of a call."""
+    """The arguments that hold for all images of a call."""
 
     model: DenseModel
     tasks: dict[str, Task]
@@ -137,7 +140,7 @@ class _How:
     bf16: bool
 
     def size_of(self, picture: Picture) -> tuple[int, int]:
-        """Height and width at which the model is shown an image."""
+        """Height and width at which the model sees an image."""
         own = (picture.size[0], picture.size[1])
         if self.size is not None:
             return self.size
@@ -152,7 +155,7 @@ class _How:
         return needed_memory(channels, size)
 
     def at_once(self, pixels: Tensor) -> int:
-        """How many images of a size the model may be shown together."""
+        """How many images of a size the model may see together."""
         if self.window is not None:
             return 1
         free = free_memory(self.device)
@@ -167,7 +170,7 @@ class _How:
 
 @dataclass(frozen=True)
 class _Shown:
-    """An image that was read, as the model is shown it."""
+    """An image that was read, as the model sees it."""
 
     source: Source
     picture: Picture
@@ -182,7 +185,7 @@ def _predict(
     skipped: list[str] | None,
     progress: bool,
 ) -> Iterator[Prediction]:
-    """Read images, and predict those of one size together; leave out what can't be, or raise."""
+    """Read images, and predict those of one size together; leave out bad ones, or raise."""
     shown = _with_bar(sources, number) if progress else sources
     for images in _batches(how, shown, white, skipped):
         try:
@@ -202,7 +205,7 @@ def _with_bar(sources: Iterable[Source], number: int | None) -> Iterable[Source]
 
 
 def _alone(how: _How, image: _Shown, skipped: list[str] | None) -> list[Prediction]:
-    """Predict one image of a batch that couldn't be: is it this one?"""
+    """Predict one image of a batch that failed."""
     try:
         return _pass(how, [image])
     except DataError as error:

@@ -1,4 +1,4 @@
-"""Images made what a model is shown: exactly as training's validation does it."""
+"""Images prepared for the model exactly as in training's validation."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def to_size(size: Sequence[int]) -> Compose:
 
 
 def prepare(picture: Picture, size: Sequence[int]) -> Tensor:
-    """Resample an image to the size at which a model is shown it, as bytes.
+    """Resample an image to the size at which a model sees it, as bytes.
 
     Args:
         picture: As it was read.
@@ -59,7 +59,7 @@ def check_channels(picture: Picture, name: str, model: DenseModel) -> None:
     """Check that an image has the channels that a model was built for.
 
     Raises:
-        DataError: It hasn't.
+        DataError: It has others.
     """
     given, needed = picture.pixels.shape[0], model.encoder.info.in_channels
     if given == needed:

@@ -1,4 +1,4 @@
-"""A contact sheet: an image a row, with what was found of each task."""
+"""A contact sheet: one image per row, with what was found of each task."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _Row = tuple[str, list[Image.Image]]
 
 
 class ContactSheet:
-    """Collect predictions, however many there are, and draw some that are spread over them all.
+    """Collect any number of predictions, and draw a few, spread evenly over them.
 
-    No more than twice as many as are drawn are held, as small pictures.
+    At most twice as many as are drawn are held, as small pictures.
 
     Args:
         rows: How many are drawn.
@@ -93,7 +93,7 @@ class ContactSheet:
                 pen.text((x, _GAP // 2), title, INK, font)
 
     def _with_legends(self, body: Image.Image) -> Image.Image:
-        """Add what the colours mean below, of classes those that any image shows."""
+        """Add the legends below; of classes, those in the images that were held."""
         entries = {name: legend(each, self._counts[name]) for name, each in self._tasks.items()}
         wide = body.width - _SIDE - 2 * _GAP
         steps = [legend_height(len(each), wide) + _GAP for each in entries.values()]

@@ -27,11 +27,11 @@ Images = Any
 
 @dataclass(frozen=True)
 class Source:
-    """An image that wasn't read yet.
+    """An image that isn't read yet.
 
     Args:
-        name: What its results are called; of a file in a folder its path in it, without ending.
-        place: What it is called in messages.
+        name: Name of its results; of a file in a folder its path in it, without ending.
+        place: Its path or number, for messages.
         read: Reads it, given what white is in images of 16 bits.
     """
 
@@ -57,11 +57,11 @@ def find_images(
 
     Args:
         images: The images.
-        every: Of a video, take every so manieth frame.
-        leave_out: A folder whose files are none, as the one that results go to.
+        every: Of a video, take every n-th frame.
+        leave_out: A folder whose files aren't taken, such as the one that results go to.
 
     Returns:
-        The images, and how many they are, where that is known. A second ``a`` is called ``a-2``.
+        The images, and their number where it is known. A second ``a`` is called ``a-2``.
 
     Raises:
         MissingFileError: A path isn't there.
@@ -118,7 +118,7 @@ def _is_wanted(file: Path, root: Path, leave_out: Path | None) -> bool:
 
 
 def _number_of(one: Any) -> int | None:
-    """Tell how many images something is, where that is known before it is run through."""
+    """Give the number of images, where it is known without iterating."""
     if isinstance(one, _File):
         return None if one.is_video else 1
     if isinstance(one, (Tensor, np.ndarray)):

@@ -1,4 +1,4 @@
-"""Windows that slide over a large image, and how what is seen in them becomes one map."""
+"""Windows that slide over a large image, blended into one map."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def check_overlap(overlap: float) -> None:
 
 
 def places(length: int, window: int, overlap: float) -> list[int]:
-    """Give where windows begin along one axis: as few as overlap that much, spread evenly.
+    """Give where windows begin along one axis: as few as have that overlap, spread evenly.
 
-    The first begins at 0 and the last one ends at the end, so none looks beyond the image, unless
-    the image is shorter than one window.
+    The first begins at the image's start and the last one ends at its end, so none goes beyond the
+    image, unless the image is shorter than one window.
 
     Args:
-        length: Of the image.
-        window: Of a window.
-        overlap: The share of a window that the next one sees again, at least.
+        length: Length of the image.
+        window: Length of a window.
+        overlap: The least share of a window that the next one sees again.
 
     Example:
         >>> places(10, 4, 0.25), places(3, 4, 0.25)
@@ -51,11 +51,11 @@ def places(length: int, window: int, overlap: float) -> list[int]:
 def blend(window: int, starts: Sequence[int], index: int) -> Tensor:
     """Give the weights of a window along one axis: 1, falling towards windows that go on there.
 
-    Over what two neighbours share, the one fades out as the other fades in, so no seam shows. At
-    the border of the image nothing falls: nobody else sees it.
+    Where two neighbours overlap, one fades out as the other fades in, so no seam shows. At the
+    border of the image nothing falls.
 
     Args:
-        window: Of a window.
+        window: Length of a window.
         starts: Where the windows begin.
         index: Which of them.
 
@@ -88,17 +88,16 @@ def slide(
 ) -> dict[str, Tensor]:
     """Look at an image through windows, and give their weighted mean.
 
-    What is smaller than a window is padded with black below and to the right, as the crops of
-    training are, and cut again.
+    An image smaller than a window is padded with black below and to the right, as the crops of
+    training are, and its maps are cut again.
 
     Args:
         image: The whole image.
         window: Height and width.
-        overlap: The share of a window that the next one sees again, at least.
+        overlap: The least share of a window that the next one sees again.
         batch: Windows at a time.
-        see: Gives maps ``(B, out, *window)`` of ``(B, C, *window)``, of which means are taken
-            unless one window sees all.
-        votes: Brings them into a form whose mean makes sense.
+        see: Maps ``(B, C, *window)`` to predictions ``(B, out, *window)``, by name.
+        votes: Brings predictions into a form whose mean makes sense; not called for one window.
 
     Shape:
         ``(C, H, W) ->`` per map ``(out, H, W)``

@@ -22,14 +22,14 @@ __all__ = ["SHEET", "check_out", "file_of", "save_prediction", "write_picture"]
 SHEET = "contact_sheet.png"
 
 _PICTURES = {"side_by_side": None, "overlay": 0.6}
-"""Folders of pictures, and how opaque tasks lie over the image there."""
+"""Folders of pictures, and the tasks' opacity over the image there."""
 
 
 def check_out(out: Path, overwrite: bool) -> None:
-    """See that results can go to a folder.
+    """Check that results can go to a folder.
 
     Raises:
-        DataError: It is a file, or holds something, and nobody said that it may be overwritten.
+        DataError: It is a file; or it isn't empty, and ``overwrite`` is off.
     """
     if out.exists() and not out.is_dir():
         raise DataError(f"{out} is a file; give a folder for the results.")
@@ -41,7 +41,7 @@ def check_out(out: Path, overwrite: bool) -> None:
 
 
 def file_of(task: Task, name: str) -> str:
-    """Give where the label map of an image lies in the folder of results.
+    """Give the path of an image's label map in the folder of results.
 
     Example:
         >>> from peft_dense.tasks import task

@@ -1,7 +1,6 @@
-"""Dense tasks: what each one's head gives out, its loss, its metric and how to draw it.
+"""Dense tasks: each one's predictions, loss, metric and pictures.
 
-A task is one file. Every module of this folder is imported here, so a new one is known by its name
-as soon as it stands beside the others.
+Every file of this folder is imported, so a new task is one new file.
 """
 
 from importlib import import_module

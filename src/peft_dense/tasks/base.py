@@ -1,15 +1,16 @@
-"""What a dense task is: what its files say, and the rules that hold for all of them.
+"""The base of all tasks.
 
-A task file says what is its own: how a label is read, what each pixel costs, the meter, and how a
-prediction becomes a label and a label a picture. The rules that hold for every task stand here
-once: shapes are checked before use, ignored pixels cost exactly nothing, the parts of a batch make
-up its loss, and truth and prediction are drawn alike.
+A task says how a label is read, what each pixel costs, which meter scores it, and how a prediction
+becomes a label and a label a picture. The rules that hold for every task stand here once: shapes
+are checked before use, ignored pixels cost exactly nothing, the parts of a batch make up its loss,
+and truth and prediction are drawn alike.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from numbers import Integral
 from typing import ClassVar
 
 import torch
@@ -28,7 +29,7 @@ class Task(ABC):
     """Turn dense predictions and labels into a loss, a score and pictures.
 
     Args:
-        name: What it is called; a registered task has its name by itself.
+        name: Name of the task; a registered one has a default.
         channels: Channels of the prediction.
 
     Attributes:
@@ -67,14 +68,18 @@ class Task(ABC):
                 f"task('some name', kind={self.kind!r})."
             )
         fixed = self.fixed_channels
-        if not (0 < self.channels <= IGNORE_MANY if fixed is None else self.channels == fixed):
+        whole = isinstance(self.channels, Integral) and not isinstance(self.channels, bool)
+        fits = whole and (
+            0 < self.channels <= IGNORE_MANY if fixed is None else self.channels == fixed
+        )
+        if not fits:
             expected = (
                 f"1 to {IGNORE_MANY}, as {IGNORE_MANY} marks ignored pixels"
                 if fixed is None
                 else fixed
             )
             raise HyperparameterError(
-                f"task {self.name} got channels={self.channels}; expected {expected}."
+                f"task {self.name} got channels={self.channels!r}; expected {expected}."
             )
 
     @property
@@ -98,7 +103,7 @@ class Task(ABC):
         shapes only, so that the host never waits for the device.
 
         Args:
-            prediction: What the head gives out, at the size of the target.
+            prediction: The head's output, at the size of the target.
             target: The labels, as the task's class describes them.
             counts: The sum of :meth:`counts` over all parts of the batch that this is a part of;
                 by default this is the whole batch.
@@ -108,8 +113,8 @@ class Task(ABC):
 
         Raises:
             ShapeError: If shapes or dtypes don't fit, ``counts`` aren't given and a label value
-                can't be, ``counts`` aren't of a batch with this part (their values are compared on
-                the CPU only), or the task's criterion reduces.
+                isn't allowed, ``counts`` are less than this part's own (compared on the CPU only),
+                or the task's criterion reduces.
 
         Example:
             >>> from peft_dense.tasks import task
@@ -134,7 +139,7 @@ class Task(ABC):
                     f"own, {own.tolist()}. Pass the sum of counts(target) over all parts."
                 )
         counts = own if counts is None else counts
-        # What a head says of ignored pixels may be NaN; it must reach neither loss nor gradient.
+        # Predictions at ignored pixels may be NaN; that must reach neither loss nor gradient.
         made = prediction.masked_fill(~valid[:, None], 0).float()
         costs = self.criterion(made, target, counts)
         if costs.shape != valid.shape:
@@ -157,13 +162,13 @@ class Task(ABC):
             ``(B, ..., H, W) -> (K,)`` int64, on the target's device
 
         Raises:
-            ShapeError: If its shape or dtype doesn't fit, or a label value can't be.
+            ShapeError: If its shape or dtype doesn't fit, or a label value isn't allowed.
         """
         self.check_values(target)
         return self.tally(*self.read(target))
 
     def tally(self, target: Tensor, valid: Tensor) -> Tensor:
-        """Give :meth:`counts` of labels that are read already."""
+        """Give :meth:`counts` of labels that :meth:`read` gave."""
         return valid.sum()[None]
 
     def check(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -177,7 +182,7 @@ class Task(ABC):
             form, and which pixels are valid
 
         Raises:
-            ShapeError: If shapes or dtypes don't fit, or a label value can't be.
+            ShapeError: If shapes or dtypes don't fit, or a label value isn't allowed.
         """
         self.check_values(target)
         return self._read_for(prediction, target)
@@ -210,7 +215,7 @@ class Task(ABC):
         return torch.where(valid[0, ..., None], self.paint(label[0]), IGNORED_COLOUR)
 
     def draw_prediction(self, prediction: Tensor) -> Tensor:
-        """Paint the prediction of one sample, in the colours of its truth.
+        """Paint the prediction of one sample, in the colours of its label.
 
         Shape:
             ``(channels, H, W) -> (H, W, 3)`` uint8 on the CPU
@@ -233,7 +238,7 @@ class Task(ABC):
         """
 
     def check_values(self, target: Tensor) -> None:
-        """Raise if labels of the right shape and dtype hold a value that can't be.
+        """Raise if labels of the right shape and dtype hold a value that isn't allowed.
 
         Raises:
             ShapeError: If they do; or shape or dtype don't fit.

@@ -35,8 +35,7 @@ def delta_m(
         reference: The same of what it is compared with, such as one of :func:`references`.
         lower_is_better: The tasks whose metric is an error; by default what the scores, or else
             each registered task, say of themselves.
-        allow_protocols: Whether the two protocols may differ. Whoever shows the gain then must say
-            so.
+        allow_protocols: Whether the two protocols may differ; then say so beside the gain.
 
     Returns:
         The gain; NaN where a metric is NaN or a reference is zero, as no relative gain exists.

@@ -21,7 +21,7 @@ __all__ = ["Edge", "EdgeMeter"]
 @serves_kind
 @dataclass(frozen=True, kw_only=True)
 class Edge(Binary):
-    """Mark the pixels on borders, with a cross-entropy that weighs the few edges up.
+    """Mark the pixels on borders, with a cross-entropy that gives the few edge pixels more weight.
 
     Args:
         positive_weight: Weight of edge pixels; the others weigh ``1 - positive_weight``. 0.95 is

@@ -14,7 +14,7 @@ __all__ = ["HumanParts"]
 @register
 @dataclass(frozen=True, kw_only=True)
 class HumanParts(Segmentation):
-    """Name the body part of every pixel; by default one of PASCAL-Context's six or background.
+    """Classify every pixel by body part; by default PASCAL-Context's six and background.
 
     An image without people is 255 everywhere: it neither trains nor scores.
 

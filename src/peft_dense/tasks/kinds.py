@@ -1,7 +1,7 @@
 """Kinds of labels: the shape, the dtype, and the value of a pixel without a label.
 
-A task says of which kind its labels are; data sets and transforms treat them by that kind, whatever
-the task is called. Tasks of the library have their kind by name, one of your own is given it.
+Data sets and transforms treat labels by their kind, whatever the task is called. The library's own
+tasks have a kind by name; yours is given one.
 
 ================  ==================================  =================  ====================
 kind              in memory                           unlabelled pixel   tasks by that name
@@ -37,7 +37,7 @@ IGNORE_MANY = 65535
 
 @dataclass(frozen=True)
 class LabelKind:
-    """Say what labels of one kind look like in memory.
+    """Describe labels of one kind in memory.
 
     Args:
         name: Name of the kind.

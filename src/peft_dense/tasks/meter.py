@@ -1,4 +1,4 @@
-"""What a meter is: sums over batches and processes, and the metrics they give."""
+"""The base of all meters: sums over batches and processes, and the metrics they give."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["Measured", "Meter", "histogram"]
 
 
 class Measured(Protocol):
-    """What a meter asks of the task it measures."""
+    """What a meter needs of the task it measures."""
 
     @property
     def name(self) -> str:
-        """What it is called."""
+        """Name of the task."""
 
     @property
     def channels(self) -> int:
@@ -33,12 +33,11 @@ class Measured(Protocol):
 class Meter(ABC):
     """Sum what metrics need over batches and processes.
 
-    All it knows is in ``state``, plain tensors, each the sum of its batches. They are where the
-    predictions are, so that the host needn't wait for the device before :meth:`compute`. So two
-    meters merge by adding their states, and several processes score a data set together by adding
-    theirs: it is used as a metric of ``torchmetrics`` is, by ``update``, ``compute`` and ``reset``.
-    Scores that are shares are in percent; errors have the unit of the label. Where nothing has been
-    seen, scores are NaN.
+    It is used as a metric of ``torchmetrics`` is: ``update``, ``compute``, ``reset``. All it knows
+    is in ``state``: tensors, each a sum over batches. So meters merge, and processes score a data
+    set together, by adding states. The tensors are where the predictions are, so that the host
+    needn't wait for the device before :meth:`compute`. Scores that are shares are in percent;
+    errors have the unit of the label. Where nothing has been seen, scores are NaN.
 
     A meter of your own says what an empty state is (:meth:`zeros`), what a batch adds to it
     (:meth:`count`) and which metrics it gives (:meth:`score`).
@@ -85,7 +84,7 @@ class Meter(ABC):
             ``(B, channels, H, W), (B, ..., H, W) -> ()``
 
         Raises:
-            ShapeError: If shapes or dtypes don't fit, or a label value can't be.
+            ShapeError: If shapes or dtypes don't fit, or a label value isn't allowed.
         """
         self._add(self._of(prediction, target))
 
@@ -96,23 +95,23 @@ class Meter(ABC):
             ``(B, channels, H, W), (B, ..., H, W) -> {}``
 
         Raises:
-            ShapeError: If shapes or dtypes don't fit, or a label value can't be.
+            ShapeError: If shapes or dtypes don't fit, or a label value isn't allowed.
         """
         batch = self._of(prediction, target)
         self._add(batch)
         return self.score(batch)
 
     def __call__(self, prediction: Tensor, target: Tensor) -> dict[str, float]:
-        """Do as :meth:`forward` does."""
+        """Run :meth:`forward`."""
         return self.forward(prediction, target)
 
     def merge_state(self, other: Meter) -> None:
-        """Add what another meter, made alike, has seen.
+        """Add what another meter of the same task and settings has seen.
 
         Raises:
             DataError: If it measures something else.
         """
-        # All that makes a meter but its sums: the task with its classes, a tolerance ...
+        # All but the sums: the task with its classes, a tolerance ...
         mine, theirs = ({**vars(each), "state": None} for each in (self, other))
         if type(self) is not type(other) or mine != theirs:
             differ = [name for name in mine if mine[name] != theirs.get(name)] or ["class"]
@@ -126,12 +125,11 @@ class Meter(ABC):
     def compute(self, *, sync: bool = True) -> dict[str, float]:
         """Give the metrics of all batches so far.
 
-        Where ``torch.distributed`` runs, of those of all processes together, each of which holds a
-        share of the data, even none; the state stays the process's own. Every process must call it
-        then, and each gets the same.
+        Where ``torch.distributed`` runs, batches of all processes count, and every process must
+        call it; each gets the same metrics, and keeps its own state.
 
         Args:
-            sync: Whether to ask the other processes. Without, the metrics are of this one's share.
+            sync: Whether to include the other processes.
         """
         return self.score(_summed(self.state) if sync else self.state)
 

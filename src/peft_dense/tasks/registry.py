@@ -1,4 +1,4 @@
-"""The register of tasks: from a name to a task."""
+"""The registry of tasks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _OF_KIND: dict[str, type[Task]] = {}
 
 
 def register(cls: type[AnyTask]) -> type[AnyTask]:
-    """Make a task class known by its ``name``.
+    """Register a task class under its ``name``.
 
     Args:
         cls: The class, with a ``name``.
@@ -43,7 +43,7 @@ def register(cls: type[AnyTask]) -> type[AnyTask]:
 
 
 def serves_kind(cls: type[AnyTask]) -> type[AnyTask]:
-    """Make a task class the one that serves tasks of other names whose labels are of its kind."""
+    """Use a task class for every unregistered task whose labels are of its kind."""
     _OF_KIND[cls.kind] = cls
     return cls
 
@@ -54,12 +54,13 @@ def task(name: str, kind: str | None = None, **options: Any) -> Task:
     Args:
         name: One of :func:`tasks`; with ``kind``, any name.
         kind: What kind of labels it has: ``segmentation``, ``binary``, ``edge``, ``depth`` or
-            ``normals``. A registered task has its kind by itself.
+            ``normals``. Not needed for a registered task.
         options: Fields of its class.
 
     Raises:
         UnknownNameError: If there is no such task or kind, or it has no such option.
-        HyperparameterError: If an option's value can't be, or a registered task is of another kind.
+        HyperparameterError: If an option's value isn't allowed, or a registered task is of another
+            kind.
 
     Example:
         >>> task("semseg").channels, task("semseg", channels=59).channels
@@ -76,18 +77,18 @@ def task(name: str, kind: str | None = None, **options: Any) -> Task:
             raise UnknownNameError.of(f"{name} option", option, known)
     if "channels" in _without_default(cls, options):
         raise HyperparameterError(
-            f"task {name} is a {kind} without a number of classes; pass channels=..., background "
-            "included."
+            f"task {name} of kind {cls.kind} needs a number of classes; pass channels=..., "
+            "background included."
         )
     return cls(**options)
 
 
 def kind_of_labels(name: str, kind: str | None = None, classes: int = 0) -> LabelKind:
-    """Give the kind of labels of a task, by its own word or by its name; else ``segmentation``.
+    """Give the kind of a task's labels: as stated, or by its name, or else ``segmentation``.
 
     Args:
         name: Any name.
-        kind: What its labels were said to be.
+        kind: The stated kind, if any.
         classes: How many classes there are, where that is known.
 
     Raises:

@@ -17,7 +17,7 @@ __all__ = ["Scores", "published", "references"]
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """Hold one metric a task, of one model measured in one way.
+    """Hold one metric per task of one model, measured in one way.
 
     ``dataclasses.asdict`` gives what JSON can hold, and ``Scores(**...)`` takes it back.
 
@@ -52,8 +52,8 @@ class Scores:
         if not set(self.values) == set(self.metrics) >= set(self.lower_is_better):
             raise DataError(
                 f"scores have values of {_list(self.values)}, metrics of {_list(self.metrics)} and "
-                f"lower_is_better {_list(self.lower_is_better)}; expected one metric a value, and "
-                "errors among them."
+                f"lower_is_better {_list(self.lower_is_better)}; expected the same tasks in the "
+                "first two, and no other in the last."
             )
         if not (self.values and self.protocol.strip() and self.source.strip()):
             raise DataError(
@@ -97,7 +97,7 @@ class Scores:
         )
 
     def __str__(self) -> str:
-        """Show a line a task, then how it was measured and where it is from."""
+        """Show one line per task, then how it was measured and where it is from."""
         left = max(map(len, [*self.values, "protocol"])) + 1
         lines = [
             f"{name:<{left}}{value:6.2f} {self.metrics[name]}, {self._better(name)} is better"
@@ -111,7 +111,7 @@ class Scores:
 
         Args:
             reference: The scores to compare with.
-            allow_protocols: Whether protocols may differ. Whoever shows the gain then must say so.
+            allow_protocols: Whether protocols may differ; then say so beside the gain.
 
         Raises:
             DataError: If a task's metric or the protocol differs.

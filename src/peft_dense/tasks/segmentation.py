@@ -30,7 +30,7 @@ class Segmentation(Task):
     more than 255 classes.
 
     Args:
-        name: What it is called.
+        name: Name of the task.
         channels: Number of classes, background included.
         classes: Their names; by default the task's own where it has as many, else numbers.
 
@@ -57,7 +57,7 @@ class Segmentation(Task):
         if len(names) != self.channels:
             raise HyperparameterError(
                 f"task {self.name} got {len(names)} class names for channels={self.channels}; "
-                f"pass channels={len(names)}, or one name a class."
+                f"pass channels={len(names)}, or one name per class."
             )
         object.__setattr__(self, "classes", names)
 
@@ -147,7 +147,7 @@ def read_classes(target: Tensor, name: str, ignore: int = IGNORE) -> tuple[Tenso
 
 
 def check_classes(target: Tensor, classes: int, name: str, ignore: int = IGNORE) -> None:
-    """Raise unless all of a map are classes that there are, or ignored.
+    """Raise unless every pixel of a map has one of the classes, or is ignored.
 
     Args:
         target: Whole numbers below ``classes``, or ``ignore``.

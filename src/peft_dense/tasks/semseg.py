@@ -14,7 +14,7 @@ __all__ = ["SemSeg"]
 @register
 @dataclass(frozen=True, kw_only=True)
 class SemSeg(Segmentation):
-    """Name what every pixel shows; by default one of PASCAL VOC's 20 classes or background.
+    """Classify every pixel by what it shows; by default PASCAL VOC's 20 classes and background.
 
     Shape:
         prediction ``(B, channels, H, W)`` logits; target ``(B, H, W)`` classes, 255 ignored

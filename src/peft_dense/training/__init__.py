@@ -1,4 +1,4 @@
-"""Training on one process or many, that goes on where it was killed.
+"""Training on one process or many, which resumes where it was killed.
 
 Needs ``pip install 'peft-dense[train]'``.
 """

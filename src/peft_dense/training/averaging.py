@@ -17,7 +17,7 @@ class Average:
     .. math:: a \leftarrow d\, a + (1 - d)\, w, \qquad
         d = \min\left(\mathrm{decay}, \frac{1 + s}{10 + s}\right)
 
-    at step s; the smaller d of the first steps forgets the start sooner.
+    at step s; d is smaller in the first steps, which forgets the start sooner.
 
     Args:
         parameters: What to follow; the average starts at their values.

@@ -37,12 +37,12 @@ def seed_of(*numbers: int) -> int:
 
 
 class Draws(Dataset[Item]):
-    """Give the item of an ``(epoch, index)``, with random numbers that belong to that draw.
+    """Give the item of an ``(epoch, index)``, with random numbers of its own.
 
     Args:
         data: Items; its transforms draw from torch's generator.
         seed: Of the run.
-        skip_bad: Give a black image without any label in place of one that can't be read, with the
+        skip_bad: In place of an image that can't be read, give a black one without labels and the
             reason in ``meta["skipped"]``; such an item neither trains nor scores.
 
     Example:
@@ -83,17 +83,17 @@ class Draws(Dataset[Item]):
 class Batches(Sampler[list[tuple[int, int]]]):
     """Give this process's share of every batch from ``start`` to ``steps``.
 
-    An epoch is a permutation, cut into batches; what is left at its end is left out. Of a batch,
+    An epoch is a permutation, cut into batches; the rest at its end is left out. Of a batch,
     process ``rank`` of ``world`` takes every ``world``-th image.
 
     Args:
         length: Number of images.
-        batch: Images a step, over all processes; at most all.
+        batch: Images per step, over all processes; at most all.
         steps: Where the run ends.
         start: The first step, from 0.
         seed: Of the run.
         rank: Number of this process.
-        world: How many there are.
+        world: Number of processes.
 
     Example:
         >>> both = [list(Batches(10, 4, 2, rank=rank, world=2)) for rank in (0, 1)]
@@ -162,9 +162,9 @@ def load(
     workers: int,
     device: torch.device,
 ) -> Iterator[Item]:
-    """Load batches of draws; what is wrong with an image is said the same from every process.
+    """Load batches of draws; errors of this library come from a worker as they were raised.
 
-    A worker's error would come out of torch's loader as a traceback in a message.
+    Torch's loader would turn them into a traceback within a message.
 
     Args:
         draws: Where items come from.
@@ -187,7 +187,7 @@ def load(
 
 
 class _ErrorsAsItems(Dataset[Any]):
-    """Give our own errors as items: raised in a worker they would lose their form."""
+    """Give errors of this library as items, which a worker can pass on."""
 
     def __init__(self, draws: Draws) -> None:
         self.draws = draws
@@ -211,7 +211,7 @@ def _collate(items: Sequence[Item | PeftDenseError]) -> Item | PeftDenseError:
 
 
 def _leave_signals_to_the_parent(worker: int) -> None:
-    """A Ctrl-C reaches every process of a terminal; the parent ends the run, then the workers."""
+    """Ignore Ctrl-C, which reaches every process of a terminal; the parent ends the workers."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 

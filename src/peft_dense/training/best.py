@@ -20,21 +20,21 @@ from peft_dense.tasks import Task
 __all__ = ["Quality", "quality"]
 
 Quality = tuple[int, float, int]
-"""What is compared, first things first: tasks with a score, their mean logarithm, the step."""
+"""What is compared, in this order: tasks with a score, their mean logarithm, the step."""
 
 _NO_ERROR = 1e-6
 """An error below this is no better than this: perfection in one task mustn't hide the others."""
 
 
 def quality(primary: Mapping[str, float], tasks: Mapping[str, Task], step: int = 0) -> Quality:
-    r"""Turn each task's primary metric into what tells the better of two models.
+    r"""Turn each task's primary metric into a quality by which models compare.
 
     .. math:: q = \frac{1}{T} \sum_{t=1}^{T} \begin{cases}
         \log(1 + \max(M_t, 0)) & \text{higher is better} \\
         -\log \max(M_t, 10^{-6}) & \text{lower is better} \end{cases}
 
-    over the T tasks whose metric is finite. A metric is NaN where no label was there to score it,
-    which holds for every model alike, or where the model's predictions are; such a model loses.
+    over the T tasks whose metric is finite. A metric is NaN where there was no label, for every
+    model alike, or where the model's predictions are NaN; such a model loses.
 
     Args:
         primary: The primary metric by task; shares are in percent.

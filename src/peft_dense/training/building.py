@@ -1,4 +1,4 @@
-"""What a `Setup` names, built: tasks and data, the backbone with its weights, the model."""
+"""Build what a `Setup` names: tasks and data, the backbone with its weights, the model."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ __all__ = [
     "pairs",
 ]
 
-# Of the demo's backbone, which examples/pretrain_demo.py pretrains.
+# Of the demo's backbone; examples/pretrain_demo.py pretrains it.
 _DEMO_ARGUMENTS = {
     "img_size": (128, 160),
     "window_size": 4,
@@ -69,7 +69,7 @@ def make_data(setup: Setup, recipe: Recipe) -> tuple[dict[str, Task], Any, Any]:
         recipe: Its seed counts for made scenes.
 
     Raises:
-        UnknownNameError: ``protocol`` is set for data that has one only.
+        UnknownNameError: ``protocol`` is set, and the data isn't PASCAL-Context's archive.
         DataError: There is no such data, or it lacks a task.
 
     Example:
@@ -91,7 +91,7 @@ def make_data(setup: Setup, recipe: Recipe) -> tuple[dict[str, Task], Any, Any]:
     }
     of_pascal = setup.own_data and data.find_place(setup.data).layout == "pascal"
     if setup.protocol != "atrc" and not of_pascal:
-        raise UnknownNameError(f"--protocol {setup.protocol} is of PASCAL-Context's archive only.")
+        raise UnknownNameError(f"--protocol {setup.protocol} is for PASCAL-Context's archive only.")
     sets: dict[str, Any] = {}
     known: dict[str, Task] = {}
     for number, split in enumerate(transforms):
@@ -129,8 +129,8 @@ def make_backbone(setup: Setup) -> nn.Module:
     Raises:
         CheckpointError: The weights are another backbone's, can't be read or can't be downloaded.
         DataError: There is no such data.
-        HyperparameterError: It would stay at random weights on somebody's own data, and nobody
-            said so.
+        HyperparameterError: On data of your own it would have random weights, and
+            ``pretrained=False`` isn't given.
         UnsupportedModelError: It can't be built so, or has no such weights or window.
 
     Example:
@@ -142,7 +142,7 @@ def make_backbone(setup: Setup) -> nn.Module:
 
 
 def build_backbone(setup: Setup) -> nn.Module:
-    """Build the backbone that was trained on, wherever the data are.
+    """Build the backbone of a run; the data needn't be there.
 
     Raises:
         CheckpointError: The weights are another backbone's, can't be read or can't be downloaded.
@@ -166,20 +166,20 @@ def build_backbone(setup: Setup) -> nn.Module:
         if not hasattr(net, "set_input_size"):
             raise UnsupportedModelError(f"{setup.backbone} has no set_input_size for --window.")
         with warnings.catch_warnings():
-            # What timm's resampling of tables makes torch say is nothing that a user could mend.
+            # timm's resampling of tables makes torch warn of what a user can't mend.
             warnings.filterwarnings("ignore", module=r"timm\.layers")
             net.set_input_size(img_size=tuple(setup.image_size), window_size=setup.window)
     return net  # type: ignore[no-any-return]
 
 
 def check_setup(setup: Setup) -> None:
-    """See that the data are there, and that the backbone's weights are somebody's choice.
+    """Check that the data are there, and that the backbone's weights were chosen.
 
     A frozen backbone of random weights trains, and looks as if it worked.
 
     Raises:
         DataError: There is no such data.
-        HyperparameterError: Nobody said which weights.
+        HyperparameterError: No weights were chosen.
         UnsupportedModelError: The backbone has no weights to download.
     """
     if setup.own_data:
@@ -208,7 +208,7 @@ def _download(name: str, options: Mapping[str, Any]) -> nn.Module:
     build(name, options)  # what is wrong with the arguments isn't the network's fault
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
-    logger.setLevel(logging.ERROR)  # it tells each try again; the error below says it once
+    logger.setLevel(logging.ERROR)  # it warns at every retry; the error below says it once
     try:
         return timm.create_model(name, pretrained=True, **options)
     except Exception as error:  # the hub's, its client's, the network's: no common base
@@ -222,10 +222,10 @@ def _download(name: str, options: Mapping[str, Any]) -> nn.Module:
 
 
 def load_weights(net: nn.Module, path: Path) -> list[str]:
-    """Load what fits, refuse a file that is for another backbone; name the parameters it lacks.
+    """Load what fits, refuse another backbone's file, and give the names that it lacks.
 
     Raises:
-        CheckpointError: The file can't be read, or less than half of the parameters are there.
+        CheckpointError: The file can't be read, or has less than half of the parameters.
     """
     if not path.is_file():
         raise CheckpointError(f"no file {path} with weights; pass a safetensors file.")
@@ -295,7 +295,7 @@ def named_methods(setup: Setup) -> dict[str, tuple[str, dict[str, Any]]]:
 
     Raises:
         UnknownNameError: A method or hyper-parameter doesn't exist.
-        HyperparameterError: A value can't be.
+        HyperparameterError: A value isn't allowed.
     """
     if setup.method == "papers":
         runs = {row.label: (row.method, dict(row.options)) for row in papers.ROWS}

@@ -67,7 +67,7 @@ class Checkpoints:
         """Read the newest state that is whole, and its step; None if there is none."""
         for step in reversed(self.steps()):
             file = self._file(step)
-            if _is_whole(file):  # the digest at its end doesn't disturb what reads the rest
+            if _is_whole(file):  # torch.load ignores the digest at its end
                 return step, torch.load(file, "cpu", weights_only=True)
             warnings.warn(
                 f"{file} isn't whole; it is kept as {file.name}.damaged and the run goes on from "
@@ -101,7 +101,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def _stage(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Have a file written whole, with what to do where it can't be."""
+    """Write a file whole, or raise an error that says what to do."""
     try:
         put_whole(path, write)
     except (OSError, RuntimeError) as error:  # torch.save gives a writer's error another class

@@ -1,4 +1,4 @@
-"""Scored runs in one table, a row per method: mean and deviation over seeds, and gains."""
+"""Scored runs in one table, one row per method: mean and deviation over seeds, and gains."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SEED_OR_PLACE = ("seed", "data", "workers", "pictures", "save_every", "eval_eve
 _METRICS = {"edge": "odsF"}  # where it isn't the task's own
 
 Run = tuple[Path, Mapping[str, Any]]
-"""A run's folder, and what `score_run` gave of it."""
+"""A run's folder, and its scores by `score_run`."""
 
 
 def compare(
@@ -31,7 +31,7 @@ def compare(
     order: bool = False,
     markdown: bool = False,
 ) -> str:
-    """Lay out a row per label: each metric and the gain over seeds, and what it cost.
+    """Lay out one row per label: each metric and the gain over seeds, and what it cost.
 
     Args:
         runs: Folders and scores.
@@ -79,7 +79,7 @@ def compare(
 
 
 def _costs(done: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Give the cells of parameters, seconds a step and memory."""
+    """Give the cells of parameters, seconds per step and memory."""
     pace = statistics.mean(each["seconds"] / each["steps"] for each in done)
     peak = [each["peak_memory"] for each in done if each["peak_memory"]]
     memory = f"{max(peak) / 2**30:.2f}" if peak else "-"
@@ -122,7 +122,7 @@ def _choose(
 
 
 def _order(gains: Mapping[str, float]) -> str:
-    """Say how the order of methods by gain goes with that of the papers' Delta."""
+    """Give the rank correlation of the methods' gains with the papers' Delta."""
     from scipy.stats import spearmanr
 
     printed: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""Scores of a model over a data set, whoever holds which part of it."""
+"""Scores of a model over a data set, on one process or many."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def evaluate(
     skipped: set[str] | None = None,
     progress: bool = False,
 ) -> dict[str, dict[str, float]]:
-    """Score a model on a data set; of several processes, each takes its share of the images.
+    """Score a model on a data set, of which each process takes its share of images.
 
     A prediction of another size than its label is interpolated to the label's size, so that labels
     may keep their native size (with ``batch=1``, where sizes differ).
@@ -41,12 +41,12 @@ def evaluate(
     Args:
         model: The model.
         tasks: What to score, by name.
-        data: Items with an image and a label a task.
+        data: Items with an image and one label per task.
         batch: Images at a time in each process.
         workers: Processes that load data.
         skip_bad: Report what can't be read into ``skipped``, and go on.
         bf16: Whether to autocast to bfloat16.
-        accelerator: Says which share of the images is this process's; by default a plain one.
+        accelerator: Knows this process's share of the images; by default a new one.
         meters: In place of each task's own.
         skipped: Takes the reasons why items were skipped.
         progress: Whether to show a bar.

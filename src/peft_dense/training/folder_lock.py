@@ -18,14 +18,14 @@ __all__ = ["FolderLock"]
 
 
 class FolderLock:
-    """Hold a run's folder, from `take` until the end of the ``with``, or of the process.
+    """Lock a run's folder, from `take` until the end of the ``with``, or of the process.
 
     A run that a scheduler starts again while the first still lives would mix its states and logs
     with the other's. The lock is the operating system's on an open file: a kill leaves none behind,
-    and on a file system or a system without such locks there is none.
+    and where the system or the file system has no such locks there is none.
 
     Args:
-        folder: The run's.
+        folder: The run's folder.
 
     Example:
         >>> import tempfile
@@ -38,7 +38,7 @@ class FolderLock:
         self._file: io.TextIOWrapper | None = None
 
     def take(self) -> None:
-        """Make the folder, and hold it.
+        """Make the folder, and lock it.
 
         Raises:
             CheckpointError: The folder can't be made or written, or another process holds it.

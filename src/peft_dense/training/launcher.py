@@ -1,4 +1,4 @@
-"""What a launcher may ask for: processes and bfloat16; anything else is refused by name."""
+"""Checks of the launcher: it may ask for processes and bfloat16, and nothing else."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ _PLUGINS = {
     "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
     "ACCELERATE_USE_PARALLELISM_CONFIG": "tensor or context parallelism",
 }
+_REPLICAS = (
+    "Every process holds the whole model here: choose multi-GPU or multi-CPU in `accelerate "
+    "config`, or use torchrun"
+)
 _KINDS = ("NO", "MULTI_CPU", "MULTI_GPU", "MULTI_NPU", "MULTI_XPU", "MULTI_MLU", "MULTI_HPU")
 
 
@@ -32,19 +36,15 @@ def make_accelerator(cpu: bool = False) -> Accelerator:
 
 
 def check_launcher(accelerator: Accelerator) -> None:
-    """See that nothing was asked for that would be left undone.
+    """Check that the launcher asks for nothing that this training doesn't do.
 
     Raises:
-        HyperparameterError: Something was.
+        HyperparameterError: It does.
     """
     _check_environment()
     kind = accelerator.distributed_type.name
     if kind not in _KINDS:
-        raise _refusal(
-            kind.replace("_", " "),
-            "Every process holds the whole model here: choose "
-            "multi-GPU or multi-CPU in `accelerate config`, or use torchrun",
-        )
+        raise _refusal(kind.replace("_", " "), _REPLICAS)
     if accelerator.mixed_precision not in ("no", "bf16"):
         raise _refusal(f"mixed precision {accelerator.mixed_precision}", "Choose no or bf16")
     if (parts := accelerator.gradient_accumulation_steps) != 1:
@@ -54,14 +54,10 @@ def check_launcher(accelerator: Accelerator) -> None:
 
 
 def _check_environment() -> None:
-    """Read what `accelerate launch` sets before accelerate does, which fails in its own words."""
+    """Read what `accelerate launch` sets before accelerate does, whose errors say less."""
     for variable, name in _PLUGINS.items():
         if os.environ.get(variable, "false").lower() in ("true", "1"):
-            raise _refusal(
-                name,
-                "Every process holds the whole model here: choose multi-GPU or "
-                "multi-CPU in `accelerate config`, or use torchrun",
-            )
+            raise _refusal(name, _REPLICAS)
     precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
     if precision not in ("no", "bf16"):
         raise _refusal(f"mixed precision {precision}", "Choose no or bf16")

@@ -1,4 +1,4 @@
-"""What learns: a model with its optimizer and its average, a step at a time."""
+"""A model with its optimizer and its average, trained step by step."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ __all__ = ["Learner"]
 
 
 class Learner:
-    """Take steps by a recipe; everything they depend on can be put away and taken back.
+    """Take training steps by a recipe; all they depend on can be saved and restored.
 
     Args:
         model: The model, on its device.
-        tasks: Whose losses.
+        tasks: The tasks whose losses count.
         recipe: How to train.
-        steps: How many there will be.
-        process: Number of this process, of which drop path draws.
+        steps: Steps of the whole run.
+        process: Number of this process; drop path draws by it.
     """
 
     def __init__(
@@ -58,12 +58,12 @@ class Learner:
     def learn(
         self, batch: Item, step: int, votes: Sequence[float] = ()
     ) -> tuple[dict[str, dict[str, float]], list[float]]:
-        """Take one step, from 0.
+        """Take one step.
 
         Args:
             batch: This process's share of the images.
-            step: Which one it is.
-            votes: Numbers that are summed over processes with the losses, in the same message.
+            step: The step's number, from 0.
+            votes: Numbers to sum over processes, in one message with the losses.
 
         Returns:
             Each task's ``loss`` over the whole batch, with all of them weighted under ``all``; and
@@ -97,7 +97,7 @@ class Learner:
 
     @contextmanager
     def scored(self) -> Iterator[DenseModel]:
-        """Inside, the model is what is scored and kept: the average, where there is one."""
+        """Give the model as it is scored and kept: averaged, where there is an average."""
         if not self.average:
             yield self.model
             return
@@ -105,12 +105,12 @@ class Learner:
             yield self.model
 
     def settle(self) -> None:
-        """Leave the model as what is scored."""
+        """Leave the model as it is scored."""
         if self.average:
             self.average.put()
 
     def as_state(self) -> dict[str, Any]:
-        """Give all that further steps depend on; the tensors are the ones that train."""
+        """Give all that further steps depend on; the tensors aren't copied."""
         return {
             "model": self.model.trainable_state_dict(),
             "optimizer": self.optimizer.state_dict(),

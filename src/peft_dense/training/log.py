@@ -28,11 +28,11 @@ _HEADER = ["step", "split", "task", "metric", "value"]
 
 
 class Log:
-    """Write scalars to ``log.csv``, a line each, and to TensorBoard.
+    """Write scalars to ``log.csv``, one per line, and to TensorBoard.
 
     Args:
         folder: Where the files go.
-        step: What is there of later steps is dropped: the run goes on from here.
+        step: The step that the run goes on from; what is there of later ones is dropped.
 
     Raises:
         CheckpointError: The disk refuses, now or at any later call; both files are closed then.
@@ -82,7 +82,7 @@ class Log:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
-        """Close both; another error isn't hidden by one of closing."""
+        """Close both; an error of closing doesn't hide another."""
         with contextlib.suppress(CheckpointError) if error else contextlib.nullcontext():
             self.close()
 
@@ -105,19 +105,19 @@ class Log:
 
 
 def _events_name() -> str:
-    """Name a file of events as TensorBoard looks for them, unlike any other process's."""
+    """Name a file of events as TensorBoard expects it, unlike any other process's."""
     return f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
 
 
 class _Events:
-    """A file of TensorBoard events, written at once.
+    """Write a file of TensorBoard events, each at once.
 
-    Torch's ``SummaryWriter`` writes in a thread, where a full disk ends in a traceback that nobody
-    can catch.
+    Torch's ``SummaryWriter`` writes in a thread, whose errors, such as a full disk, can't be
+    caught.
 
     Args:
         file: Takes the events.
-        step: TensorBoard forgets what earlier files of the folder say of later steps.
+        step: Earlier files' events of later steps are dropped.
     """
 
     def __init__(self, file: BinaryIO, step: int) -> None:

@@ -1,4 +1,4 @@
-"""The optimizer of a model: groups by what they are, and the rates a recipe gives them."""
+"""The optimizer of a model: its groups, and their rates by a recipe."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ __all__ = ["make_optimizer", "set_rates"]
 def make_optimizer(model: DenseModel, recipe: Recipe) -> torch.optim.Optimizer:
     """Make the optimizer of all that trains; each group keeps its peak rate as ``peak``.
 
-    Heads with output norms, what the method adds and unfrozen parameters of the backbone are a
-    group each; without ``recipe.decay_vectors`` each is two, one of them without weight decay. The
-    fused kernel is used where the parameters' device has one.
+    There is one group of heads and output norms, one of what the method adds and one of unfrozen
+    parameters of the backbone; without ``recipe.decay_vectors`` each is split in two, one of them
+    without weight decay. The fused kernel is used where the parameters' device has one.
 
     Hypernetworks have no weight decay under Adam, which adds it to the gradient: their weights are
     large and their gradients small, so it would be all that moves them.
@@ -54,7 +54,7 @@ def make_optimizer(model: DenseModel, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def _warn_of_rate(model: DenseModel, parameters: list[Parameter], rate: float) -> None:
-    """Warn of a rate above what a module of the group says is its highest, ``highest_rate``."""
+    """Warn of a rate above the ``highest_rate`` of a module of the group."""
     ids = {id(parameter) for parameter in parameters}
     for module in model.modules():
         highest = getattr(module, "highest_rate", None)

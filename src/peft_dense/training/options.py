@@ -1,4 +1,4 @@
-"""Command-line options of training scripts: `Setup` and `Recipe`, read and offered."""
+"""Command-line options of training scripts, from `Setup` and `Recipe`."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 def add_options(parser: argparse.ArgumentParser, **defaults: Any) -> None:
-    """Give a script every option of data, model, recipe and place.
+    """Add every option of `Setup` and `Recipe` to a script's parser.
 
     Args:
-        parser: Takes them.
-        defaults: The script's own, by option.
+        parser: The parser.
+        defaults: The script's own defaults, by option.
 
     Example:
         >>> parser = argparse.ArgumentParser()
@@ -57,14 +57,14 @@ def add_options(parser: argparse.ArgumentParser, **defaults: Any) -> None:
 
 
 def use_config(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
-    """Where arguments name a ``--config``, take what that run was made of for the defaults.
+    """Where arguments name a ``--config``, take that run's options as the defaults.
 
     Args:
-        parser: With `add_options`.
-        argv: What it is going to parse.
+        parser: With the options of `add_options`.
+        argv: The arguments that it is going to parse.
 
     Raises:
-        CheckpointError: The file isn't a run's.
+        CheckpointError: The file isn't a run's ``run.json``.
     """
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--config", type=Path)
@@ -83,7 +83,7 @@ def use_config(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
 
 
 def _add(group: Any, name: str, kind: str, about: Mapping[str, Any], default: Any) -> None:
-    """Offer a field, by what its annotation says."""
+    """Add a field as an option, by its annotation."""
     flag, kind = f"--{name.replace('_', '-')}", kind.removesuffix(" | None")
     say: dict[str, Any] = {"help": about["help"], "default": default}
     readers = {"int": int, "float": float, "str": str, "Path": Path}
@@ -109,13 +109,14 @@ def _add(group: Any, name: str, kind: str, about: Mapping[str, Any], default: An
 
 
 def read_options(args: argparse.Namespace) -> tuple[Setup, Recipe]:
-    """Take setup and recipe out of what a parser with `add_options` read.
+    """Make setup and recipe from what a parser with `add_options` read.
 
     Args:
         args: What it read.
 
     Raises:
-        HyperparameterError: A value can't be.
+        HyperparameterError: A value isn't allowed.
+        DataError: A word of ``--loss-weights`` isn't TASK=NUMBER.
 
     Example:
         >>> parser = argparse.ArgumentParser()

@@ -20,13 +20,13 @@ _REFERENCE = "single_task_full"
 
 
 def beside_papers(runs: Sequence[tuple[Path, Mapping[str, Any]]], *, markdown: bool = False) -> str:
-    """Lay out a row per run that the papers have: ours, theirs and the difference, by metric.
+    """Lay out one row per run that the papers have: ours, theirs and the difference, by metric.
 
-    Ours is the mean over seeds. Delta is over single-task full fine-tuning, each seed over its own
-    run of it, so it stands there only if that was run; theirs is as printed.
+    Ours is the mean over seeds. Delta compares each seed with its own run of single-task full
+    fine-tuning, and is given only if that was run; theirs is as printed.
 
     Args:
-        runs: Folders, and what `score_run` gave of them. Those that aren't in the papers' tables
+        runs: Folders, and their scores by `score_run`. Those that aren't in the papers' tables
             are named below the table and left out.
         markdown: Whether to lay it out for a page.
 

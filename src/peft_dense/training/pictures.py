@@ -1,4 +1,4 @@
-"""A sheet of images with truth and prediction of every task."""
+"""A sheet of images with every task's label and prediction."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def picture(
     bf16: bool = False,
     skip_bad: bool = False,
 ) -> Image.Image:
-    """Lay out two rows per example: its image and each task's truth, below the predictions.
+    """Lay out two rows per example: its image and labels, and its predictions below.
 
     Args:
         model: The model.
         tasks: What to draw, by name.
-        data: Items of one size, with an image and a label a task.
-        rows: How many examples, one under the other.
+        data: Items of one size, with an image and one label per task.
+        rows: Number of examples.
         bf16: Whether to autocast to bfloat16.
-        skip_bad: Leave an example black whose files can't be read.
+        skip_bad: Leave examples black whose files can't be read.
 
     Example:
         >>> import timm

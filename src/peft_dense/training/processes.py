@@ -1,8 +1,7 @@
 """What several processes that train one model share: starts, sums and batch statistics.
 
-The gradients are summed once per step, after every path and part has gone backward, instead of by
-`DistributedDataParallel`: it expects one forward and one backward per step, while paths go backward
-one by one; and with a percent of the weights there is next to nothing to send.
+The gradients are summed once per step, after the backward of every path and part, and not by
+`DistributedDataParallel`, which expects one forward and one backward per step.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ __all__ = ["SyncBatchNorm", "share_model", "sum_gradients", "sum_over_processes"
 
 
 def sum_over_processes(tensor: Tensor) -> Tensor:
-    """Sum a tensor over all processes; without several, give it as it is.
+    """Sum a tensor over all processes; with one, return it as it is.
 
     Shape:
         ``(...) -> (...)``
@@ -51,12 +50,12 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 
 def share_model(model: nn.Module) -> None:
-    """Give every process the first one's values, and its batch norms statistics of all.
+    """Give every process the first one's values, and let batch norms see all processes' batches.
 
-    Of one process, the model stays as it is. Frozen batch norms don't change.
+    With one process the model stays as it is. Frozen batch norms don't change.
 
     Raises:
-        UnsupportedModelError: A batch norm of another kind trains.
+        UnsupportedModelError: A batch norm other than BatchNorm2d or timm's BatchNormAct2d trains.
     """
     if not several():
         return
@@ -81,12 +80,12 @@ def share_model(model: nn.Module) -> None:
 
 
 def several() -> bool:
-    """Tell whether more than one process trains."""
+    """Whether more than one process trains."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 class _Sum(torch.autograd.Function):
-    """Sum over processes; a gradient's way back is the same sum."""
+    """Sum over processes; the backward is the same sum."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:
@@ -131,7 +130,7 @@ class SyncBatchNorm(nn.BatchNorm2d):
 
 
 class _SyncBatchNormAct(SyncBatchNorm):
-    """timm's batch norm, which an activation follows."""
+    """timm's batch norm with dropout and activation."""
 
     drop: nn.Module
     act: nn.Module

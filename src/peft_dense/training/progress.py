@@ -1,4 +1,4 @@
-"""How far a run has come: the numbers that a state holds beside weights and optimizer."""
+"""A run's progress: the numbers that a state holds beside weights and optimizer."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Progress:
         step: Steps taken.
         scored_step: The step that was scored last.
         seconds: Of all steps, waiting for data included.
-        waiting: Those in which no data was there.
-        best: The quality of what is in ``best/``.
-        best_primary: The primary metric of each task of it.
+        waiting: Seconds of those spent waiting for data.
+        best: The quality of the model in ``best/``.
+        best_primary: Its primary metric of each task.
         skipped: Why images were skipped.
     """
 
@@ -48,11 +48,11 @@ class Progress:
             start = time.perf_counter()
 
     def as_state(self) -> dict[str, Any]:
-        """Give what a state can hold."""
+        """Give the progress as plain values."""
         return {**asdict(self), "skipped": sorted(self.skipped)}
 
     def as_results(self, batch: int) -> dict[str, Any]:
-        """Give what results tell of it, with ``batch`` images a step."""
+        """Give its part of the results, with ``batch`` images per step."""
         pace = self.step * batch / self.seconds if self.seconds else 0.0
         return {
             "best": {"step": self.best[-1] if self.best else None, "primary": self.best_primary},
@@ -79,11 +79,11 @@ class Progress:
 
 
 class Speed:
-    """Measure images a second, and the share of waiting for data, since it was last asked.
+    """Measure images per second, and the share of time spent waiting for data.
 
     Args:
-        progress: Where a run is.
-        batch: Images a step.
+        progress: The run's.
+        batch: Images per step.
     """
 
     def __init__(self, progress: Progress, batch: int) -> None:

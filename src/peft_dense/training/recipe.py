@@ -1,4 +1,4 @@
-"""What a training run is, apart from its model and data."""
+"""How a run trains, as typed options."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def _option(default: Any, about: str, group: str = "training", **more: Any) -> A
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Say how to train: the defaults are VMT-Adapter's on PASCAL-Context, as far as it says.
+    """How to train; the defaults are VMT-Adapter's on PASCAL-Context, where it states them.
 
     Adam at 1e-4, which falls linearly to 0, batch 12, 60 epochs (VMT-Adapter, section 5.1; the
     weight decay of 1e-4 is assumed). Each field's ``metadata["help"]`` says what it does;
     `peft_dense.training.add_options` makes command-line options of them.
 
     Raises:
-        HyperparameterError: If a value can't be.
+        HyperparameterError: If a value isn't allowed.
 
     Example:
         >>> recipe = Recipe(batch=8, epochs=2)
@@ -42,7 +42,7 @@ class Recipe:
 
     epochs: float | None = _option(60.0, "passes over the training set")
     steps: int | None = _option(None, "optimiser steps, instead of epochs")
-    batch: int = _option(12, "images a step, over all processes and parts")
+    batch: int = _option(12, "images per step, over all processes and parts")
     accumulate: int = _option(1, "parts that a process's share of a batch is computed in")
     optimizer: str = _option(
         "adam", "adam (weight decay in the gradient) or adamw", choices=("adam", "adamw")
@@ -118,11 +118,11 @@ class Recipe:
             raise HyperparameterError(f"{name}={value!r}; expected a whole number from {least}.")
 
     def steps_for(self, images: int) -> int:
-        """Count the steps on so many images; the rest of an epoch short of a batch is left out."""
+        """Count the steps on so many images; an epoch's last incomplete batch is left out."""
         return self.steps or math.ceil((self.epochs or 0) * max(1, images // self.batch))
 
     def check_parts(self, images: int, processes: int) -> None:
-        """See that each part of a batch holds an image of each process.
+        """Check that every process has an image in each part of a batch.
 
         Raises:
             HyperparameterError: A batch has fewer images than processes times parts.

@@ -1,4 +1,4 @@
-"""What is said of a run: beside its bar, in its errors, and of several as a table."""
+"""Texts about runs: beside the progress bar, in errors, and a table of several."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["costs", "in_the_bar", "not_finite", "score_line", "table"]
 
 
 def costs(model: DenseModel, accelerator: Accelerator) -> dict[str, Any]:
-    """Give what a run took of memory and processes, and what it trained."""
+    """Give a run's memory, processes, device and trained parameters."""
     ledger = model.ledger()
     return {
         "peak_memory": peak_memory(accelerator.device),
@@ -31,7 +31,7 @@ def costs(model: DenseModel, accelerator: Accelerator) -> dict[str, Any]:
 
 
 def in_the_bar(metrics: Mapping[str, float]) -> str:
-    """Say of the last steps what fits beside a progress bar.
+    """Give loss and speed of the last steps, for a progress bar.
 
     Example:
         >>> in_the_bar({"loss": 0.51234, "images_per_second": 18.2, "waiting": 0.25})
@@ -53,7 +53,7 @@ def score_line(primary: Mapping[str, float], tasks: Mapping[str, Task]) -> str:
 
 
 def not_finite(losses: Mapping[str, float], step: int, recipe: Recipe) -> str:
-    """Say which task's loss isn't finite, at which step, and what helps."""
+    """Give the message for a loss that isn't finite: its task, the step, and what helps."""
     wrong = ", ".join(name for name, value in losses.items() if not math.isfinite(value))
     every = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
     return (
@@ -75,7 +75,7 @@ def table(
         tasks: The tasks, by name.
         reference: Metrics that gains are over; by default those of ``decoders_only``, else of the
             first run.
-        reference_name: What to call them.
+        reference_name: Their name in the table's note.
 
     Example:
         >>> from peft_dense.tasks import task

@@ -33,8 +33,8 @@ class Convention:
     Args:
         which: Which of a run's models: ``last`` or ``best``.
         labels: ``resized`` to the size of training, or ``native``; the two don't compare.
-        edges: Whether to match edges as BSDS does, which takes its time.
-        tolerance: Of that, as a share of the diagonal; 0.011 is the custom on NYUD.
+        edges: Whether to match edges as BSDS does, which is slow.
+        tolerance: Its tolerance, as a share of the diagonal; 0.011 is the custom on NYUD.
     """
 
     which: str = "last"
@@ -60,14 +60,14 @@ class _ResizeImage:
 
 
 def setup_of(run: Path, place: str | None = None) -> tuple[Setup, Recipe]:
-    """Read what a run was made of, as far as its data and its backbone go.
+    """Read a run's setup and recipe.
 
     Args:
         run: Its folder.
         place: Where its data are now, if they have moved.
 
     Raises:
-        CheckpointError: It isn't a run, or a script's that has a backbone of its own.
+        CheckpointError: It isn't a run, or one of a script that builds its backbone itself.
     """
     identity = read_identity(run)
     about, recipe = identity["about"], identity["recipe"]
@@ -103,7 +103,7 @@ def score_run(
     batch: int = 12,
     workers: int = 0,
 ) -> dict[str, Any]:
-    """Give every metric of a finished run, from what an earlier call kept or from the data.
+    """Give every metric of a finished run: read where an earlier call kept them, else scored.
 
     Args:
         run: Its folder.
@@ -121,7 +121,7 @@ def score_run(
     setup, recipe = setup_of(run, place)
     kept = run / convention.file
     there = [json.loads(kept.read_text("utf-8")) if kept.is_file() else None]
-    broadcast_object_list(there)  # the first process's view holds for all
+    broadcast_object_list(there)  # the first process decides for all
     if there[0] and there[0]["data"] == setup.data:
         return dict(there[0])
     torch.manual_seed(recipe.seed)  # of a backbone at random weights

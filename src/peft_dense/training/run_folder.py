@@ -1,4 +1,4 @@
-"""The folder of a run: what it is a run of, how far it has come, and what is there of it."""
+"""The folder of a run: its identity, its progress and its results."""
 
 from __future__ import annotations
 
@@ -43,23 +43,23 @@ _MAY_CHANGE = (
     *("workers", "pictures", "save_every", "eval_every", "skip_bad"),
     *("data", "fused", "tf32", "channels_last", "compile"),
 )
-"""What may differ when a run goes on: how fast and how often, and where things lie."""
+"""What may differ when a run goes on: how fast, how often, and where the data are."""
 
 Identity = dict[str, Any]
-"""What tells a run from others: its recipe, and what else it is made of."""
+"""What tells a run from others: its recipe, data, model and method."""
 
 
 def identify(recipe: Recipe, about: Mapping[str, Any]) -> Identity:
-    """Give what tells a run from others, as JSON values."""
+    """Give a run's identity, as JSON values."""
     whole = {"recipe": asdict(recipe), "about": dict(about)}
     return dict(json.loads(json.dumps(whole, default=str)))
 
 
 def read_identity(folder: Path) -> Identity:
-    """Read what a run's folder says it is; the file in it, or a copy of that, will do.
+    """Read a run's identity from its folder, or from its ``run.json`` or a copy of that.
 
     Raises:
-        CheckpointError: It isn't one.
+        CheckpointError: It isn't a run.
     """
     hint = "give the folder of one run of a method"
     if folder.is_file():
@@ -68,10 +68,10 @@ def read_identity(folder: Path) -> Identity:
 
 
 def read_results(folder: Path) -> dict[str, Any]:
-    """Read what a finished run found.
+    """Read a finished run's results.
 
     Raises:
-        CheckpointError: It isn't one.
+        CheckpointError: It isn't a finished run.
     """
     return _read_json(folder, RESULTS, "it isn't a finished run: start its training again")
 
@@ -92,7 +92,7 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
     """Read the tensors that `DenseModel.save` wrote into a folder.
 
     Raises:
-        CheckpointError: They aren't there, or damaged.
+        CheckpointError: They are missing or damaged.
     """
     files = sorted(folder.glob("*.safetensors"))
     if len(files) != 1:
@@ -109,7 +109,7 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def open_run(folder: Path, identity: Identity, states: Checkpoints) -> tuple[Any, Any]:
-    """Take a folder for a run; read its results, or else its newest state, if there are any.
+    """Mark a folder as a run's; read its results, or else its newest state, if there are any.
 
     Raises:
         CheckpointError: It is another run's.
@@ -122,7 +122,7 @@ def open_run(folder: Path, identity: Identity, states: Checkpoints) -> tuple[Any
 
 
 def read_progress(folder: Path) -> dict[str, torch.Tensor]:
-    """Read the weights that a run has come to: those of ``last/``, or of its newest state.
+    """Read a run's latest weights: those of ``last/``, or of its newest state.
 
     Raises:
         CheckpointError: It isn't a run, or has kept nothing yet.
@@ -160,15 +160,15 @@ def open_on_all(
     restart: bool,
     accelerator: Accelerator,
 ) -> Opened:
-    """Take a folder for a run, and tell all processes what it holds.
+    """Mark a folder as a run's, and tell all processes what it holds.
 
-    The first process looks for all: the others may have no view of the folder.
+    The first process reads for all, since the others may not see the folder.
 
     Args:
         lock: Of the run's folder; the first process takes it.
-        identity: What it is a run of.
+        identity: The run's.
         states: Those in the folder.
-        restart: Whether what is there is dropped first.
+        restart: Whether to delete the run that is there first.
         accelerator: The processes.
 
     Raises:
@@ -194,7 +194,7 @@ def open_on_all(
 
 
 def clear_run(folder: Path) -> None:
-    """Delete what a run left in its folder, and nothing else that is there.
+    """Delete what a run left in its folder, and nothing else.
 
     Raises:
         CheckpointError: Something can't be deleted.
@@ -212,7 +212,7 @@ def clear_run(folder: Path) -> None:
 
 
 def _check(folder: Path, identity: Identity) -> None:
-    """See that a folder is this run's, or nobody's."""
+    """Check that a folder is this run's, or no run's."""
     if not (folder / _IDENTITY).is_file():
         return
     there, lines = read_identity(folder), []

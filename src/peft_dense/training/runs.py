@@ -23,15 +23,15 @@ from peft_dense.training.trainer import Result, Trainer
 __all__ = ["run_all"]
 
 _NOT_IDENTITY = ("out", "method", "hyper", "cache", "cpu", "restart")
-"""Options that say where and how fast, or that each run has its own of."""
+"""Options that say where and how fast, or that differ from run to run."""
 
 
 def run_all(setup: Setup, recipe: Recipe, accelerator: Accelerator | None = None) -> list[Result]:
     """Train every method that ``setup`` names, print their table, and give their results.
 
-    Of ``all`` and ``papers``, a method that this backbone can't have is left out, with the reason.
-    Each has a folder ``setup.out / label``. Finished ones are read, the one that was cut off goes
-    on, so the same command started again ends where it would have.
+    Of ``all`` and ``papers``, a method that doesn't fit the backbone is left out, with the reason.
+    Each has a folder ``setup.out / label``. Started again, finished runs are read and an
+    interrupted one goes on, so that the same command ends where it would have.
 
     Args:
         setup: Data, methods and place.
@@ -39,7 +39,19 @@ def run_all(setup: Setup, recipe: Recipe, accelerator: Accelerator | None = None
         accelerator: Device and processes; by default what the environment says.
 
     Raises:
-        PeftDenseError: As its parts.
+        PeftDenseError: As for `make_data`, `make_backbone`, `make_model` and `Trainer`.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> with tempfile.TemporaryDirectory() as out:
+        ...     data = {"tasks": "sal", "scenes": (4, 2), "image_size": (64, 64)}
+        ...     setup = Setup(method="vmt_lite,lora", out=Path(out), cpu=True, **data)
+        ...     results = run_all(setup, Recipe(steps=2, batch=2))
+        <BLANKLINE>
+        method    sal mIoU↑  Delta %  encoder  all params ...
+        >>> [result["label"] for result in results]
+        ['vmt_lite', 'lora']
     """
     runs = named_methods(setup)
     accelerator = accelerator or make_accelerator(setup.cpu)
@@ -94,7 +106,7 @@ def run_all(setup: Setup, recipe: Recipe, accelerator: Accelerator | None = None
 
 
 def _weights_to_begin_with(setup: Setup, runs: int) -> dict[str, torch.Tensor]:
-    """Give what the run to fork from has come to; nothing where none is named."""
+    """Give the latest weights of the run to fork from; nothing where none is named."""
     if setup.fork_from is None:
         return {}
     if runs > 1:
@@ -106,7 +118,7 @@ def _weights_to_begin_with(setup: Setup, runs: int) -> dict[str, torch.Tensor]:
 
 
 def _check_weighted(recipe: Recipe, known: Mapping[str, Task]) -> None:
-    """A weight for a task that isn't there would do nothing."""
+    """Raise for a weight of a task that isn't trained: it would do nothing."""
     for name, weight in recipe.loss_weights.items():
         if weight != LOSS_WEIGHTS.get(name) and name not in known:
             raise UnknownNameError.of("task in --loss-weights", name, known)

@@ -1,4 +1,4 @@
-"""What a run is made of besides its recipe: data, model and place, as typed options."""
+"""The data, model and place of a run, as typed options."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Setup:
     """Name the data, the model and the place of runs; `Recipe` says how they train.
 
     Each field's ``metadata["help"]`` says what it does; `peft_dense.training.add_options` makes
-    command-line options of them, and `peft_dense.training.building` makes the things themselves.
+    command-line options of them, and `peft_dense.training.building` builds what they name.
 
     Example:
         >>> Setup(method="lora").head
@@ -101,5 +101,5 @@ class Setup:
 
     @property
     def own_data(self) -> bool:
-        """Whether it trains on somebody's data, not on made scenes."""
+        """Whether the data are your own, not made scenes."""
         return self.data != MADE

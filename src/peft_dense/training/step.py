@@ -1,4 +1,4 @@
-"""The gradients of one step, whichever way its batch is spread."""
+"""The gradients of one step, over processes, parts and paths."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def backward(
 
     The batch may be spread over processes, over parts (``recipe.accumulate``) and over paths
     (``recipe.by_path``). Each piece's loss is its share of the whole batch's mean (`Task.loss` with
-    the counts of the whole), so the sum of the pieces' gradients is what one piece would give,
-    however many pixels are labelled in which of them. Two things see the pieces: batch norms see
-    all processes' images but one part at a time, and drop path draws anew for each piece.
+    the counts of the whole), so the pieces' gradients add up to the whole batch's, wherever its
+    labelled pixels are. Two things depend on the pieces: batch norms see all processes' images but
+    one part at a time, and drop path draws anew for each piece.
 
     Args:
         model: The model, in training mode.
-        tasks: Whose losses.
+        tasks: The tasks whose losses count.
         batch: Items of this process.
         recipe: Parts, paths, weights, precision, layout.
         forward: What maps images to predictions, such as the model compiled; by default the model.
@@ -83,7 +83,7 @@ def _counts(tasks: Mapping[str, Task], batch: Item) -> dict[str, Tensor]:
 
 @contextmanager
 def rounded_products(rounded: bool) -> Iterator[None]:
-    """Inside, let a GPU multiply float32 matrices in TensorFloat-32; a CPU goes on as it does."""
+    """Let a GPU multiply float32 matrices in TensorFloat-32 within the context."""
     former = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high" if rounded else former)
     try:

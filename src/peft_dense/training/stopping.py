@@ -34,13 +34,13 @@ class Stopped(SystemExit):
 
 
 class SignalHeard(BaseException):
-    """A signal came where nothing would be lost by leaving at once."""
+    """A signal came within `SignalListener.leaving_at_once`."""
 
 
 class SignalListener:
-    """Take note of signals instead of dying of them, between entry and exit.
+    """Note signals in ``heard`` instead of ending the process, between entry and exit.
 
-    Outside the main thread, where Python can't listen, signals do what they did before.
+    Outside the main thread, where Python can't listen, signals act as before.
 
     Example:
         >>> import os
@@ -73,7 +73,7 @@ class SignalListener:
 
     @contextmanager
     def leaving_at_once(self) -> Iterator[None]:
-        """Inside, a signal raises `SignalHeard` instead of waiting to be asked after."""
+        """Let a signal raise `SignalHeard` at once within the context."""
         self._leave = True
         try:
             if self.heard:

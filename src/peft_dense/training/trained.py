@@ -1,4 +1,4 @@
-"""A trained model, from its run's folder alone: the data it was trained on needn't be there."""
+"""A trained model, read from its run's folder, without the data it was trained on."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MODELS = ("best", "last")
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """Hold a run's model and what there is to know to predict with it.
+    """Hold a run's model and what is needed to predict with it.
 
     Args:
         folder: The run's.
@@ -34,6 +34,15 @@ class TrainedRun:
         size: Height and width that images were trained and scored at.
         white: What white is in images of 16 bits, as in the data of training.
         bf16: Whether it was scored in bfloat16.
+
+    Example:
+        >>> import timm
+        >>> from peft_dense import inject
+        >>> encoder = inject(timm.create_model("pvt_v2_b0"), "vmt_lite", tasks=["sal"])
+        >>> model = DenseModel(encoder, {"sal": 1}, width=16)
+        >>> run = TrainedRun(Path(), model, {"sal": task("sal")}, (64, 64), 255.0, bf16=False)
+        >>> [found.map("sal").size for found in run.predict([torch.rand(3, 48, 80)])]
+        [(80, 48)]
     """
 
     folder: Path
@@ -48,8 +57,8 @@ class TrainedRun:
 
         Args:
             images: As for `peft_dense.predict`.
-            options: Of that, where they are to be others. With ``window`` images are seen at
-                their own size, unless ``size`` says otherwise.
+            options: Other options of `peft_dense.predict`. With ``window`` images keep their own
+                size, unless ``size`` is given.
 
         Raises:
             PeftDenseError: As `peft_dense.predict`.
@@ -70,21 +79,31 @@ def load_run(
     weights: str | Path | None = None,
     device: torch.device | str = "cpu",
 ) -> TrainedRun:
-    """Read a run's model, with its backbone's weights by the name that training knew them by.
+    """Read a run's model, with its backbone's weights from where training had them.
 
     Args:
         run: The folder of one run of a method.
         which: Which of its models: ``best`` or ``last``.
-        weights: The backbone's weights, where they aren't where they were.
+        weights: The backbone's weights, if they have moved.
         device: Where the model goes.
 
     Raises:
-        CheckpointError: It isn't a run, has kept no such model yet, or is without its backbone's
-            weights.
-        UnknownNameError: ``which`` is another name.
+        CheckpointError: It isn't a run, has kept no such model yet, or its backbone's weights
+            aren't there.
+        UnknownNameError: ``which`` is neither ``best`` nor ``last``.
 
     Example:
-        ``load_run("runs/train/vmt_lite").predict("photos/")``
+        >>> import tempfile
+        >>> from peft_dense.training import Recipe, run_all
+        >>> with tempfile.TemporaryDirectory() as out:
+        ...     data = {"tasks": "sal", "scenes": (4, 2), "image_size": (64, 64)}
+        ...     setup = Setup(method="vmt_lite", out=Path(out), cpu=True, **data)
+        ...     results = run_all(setup, Recipe(steps=2, batch=2))
+        ...     run = load_run(Path(out, "vmt_lite"))
+        <BLANKLINE>
+        method    sal mIoU↑  Delta %  encoder  all params ...
+        >>> run.size, list(run.tasks)
+        ((64, 64), ['sal'])
     """
     run = Path(run)
     if which not in _MODELS:
@@ -107,7 +126,7 @@ def load_run(
 
 
 def _check_folder(run: Path, which: str) -> None:
-    """See that it is a run's folder, and holds the model."""
+    """Check that it is a run's folder, and holds the model."""
     if not run.is_dir():
         raise CheckpointError(
             f"no folder {run}; give the folder of one run, such as the OUT/METHOD that "
@@ -143,11 +162,11 @@ def _with_weights(run: Path, setup: Setup, weights: str | Path | None) -> Setup:
 
 
 def describe_tasks(tasks: Mapping[str, Task], data: Any) -> dict[str, Any]:
-    """Describe what predicting needs and only the data knew, such that JSON can hold it.
+    """Describe what predicting needs and only the data know, as JSON values.
 
     Args:
         tasks: By name.
-        data: What is scored.
+        data: The data set that is scored.
     """
     described = {name: {"kind": each.kind, **asdict(each)} for name, each in tasks.items()}
     return {"tasks": described, "white": float(getattr(data, "white", 65535))}
@@ -157,7 +176,7 @@ def _read_tasks(run: Path) -> tuple[dict[str, Task], float]:
     """Make the tasks that `describe_tasks` described, and give what white is.
 
     Raises:
-        CheckpointError: The run is from before that was written.
+        CheckpointError: The run is of a version that didn't write it.
     """
     about = read_identity(run).get("predicting")
     if about is None:

@@ -1,4 +1,4 @@
-"""One model, one data set, one recipe: from the first step to the results, through any kill."""
+"""The training of one model on one data set by one recipe, which survives any kill."""
 
 from __future__ import annotations
 
@@ -52,20 +52,20 @@ _LOG_EVERY = 10
 
 
 class Trainer:
-    """Train a model and leave everything a person wants to keep in one folder.
+    """Train a model, with all that it leaves in one folder.
 
     ``out`` gets log.csv and TensorBoard events, ``best/`` and ``last/`` (`DenseModel.save`:
-    adapters and heads), pictures, results.json, and while it runs the newest states in
-    ``states/``. Started again with the same arguments it goes on from the newest whole state, and
+    adapters and heads), pictures, results.json, and during the run the newest states in
+    ``states/``. Started again with the same arguments, it goes on from the newest whole state, and
     on the CPU ends with the bits it would have had; a finished run just gives its results, and the
     model its weights.
 
     ``best/`` is the best by the rule of `peft_dense.training.best`. After `fit` the model is that
-    of ``last/``, which is the last one scored: with ``recipe.ema`` the averaged one.
+    of ``last/``, the last one scored: with ``recipe.ema`` the averaged one.
 
-    Ctrl-C and SIGTERM end a run after the step that it is in: a state is saved, one line says how
-    to go on, and `Stopped` ends the script with exit code 130 or 143. Of several processes it is
-    enough that one gets the signal.
+    Ctrl-C and SIGTERM end a run after its current step: a state is saved, one line says how to go
+    on, and `Stopped` ends the script with exit code 130 or 143. Of several processes, one that gets
+    the signal is enough.
 
     Under `accelerate launch` or `torchrun` the processes share each batch; losses, gradients, batch
     norms and metrics are those of the whole batch (drop path draws in each process by itself). On
@@ -78,7 +78,7 @@ class Trainer:
         val: Items to score.
         recipe: How to train.
         out: The folder.
-        label: What the run is called in results and progress bars.
+        label: Name of the run in results and progress bars.
         about: What else tells this run from others (backbone, data ...), as JSON values. A folder
             with another recipe or another ``about`` is refused.
         restart: Drop the run that the folder holds, if it holds one, and begin anew.
@@ -89,10 +89,20 @@ class Trainer:
         HyperparameterError: A batch has fewer images than processes times parts, or the launcher
             asks for what isn't supported, such as FSDP or fp16.
         UnknownNameError: ``tasks`` aren't the model's.
-        UnsupportedModelError: Of several processes, a batch norm trains that they can't share.
+        UnsupportedModelError: With several processes, a batch norm trains that they can't share.
 
     Example:
-        ``Trainer(model, tasks, train, val, Recipe(epochs=10), "runs/mine").fit()``
+        >>> import tempfile, timm
+        >>> from peft_dense import inject
+        >>> from peft_dense.data import Scenes
+        >>> from peft_dense.tasks import task
+        >>> encoder = inject(timm.create_model("pvt_v2_b0"), "vmt_lite", tasks=["sal"])
+        >>> model, tasks = DenseModel(encoder, {"sal": 1}, width=16), {"sal": task("sal")}
+        >>> train, val = (Scenes(4, (64, 64), ["sal"], seed=seed) for seed in (0, 1))
+        >>> with tempfile.TemporaryDirectory() as out:
+        ...     result = Trainer(model, tasks, train, val, Recipe(steps=2, batch=2), out).fit()
+        >>> result["steps"], list(result["scores"])
+        (2, ['sal'])
     """
 
     def __init__(
@@ -137,7 +147,7 @@ class Trainer:
     # ------------------------------------------------------------------ the run
 
     def fit(self) -> Result:
-        """Train to the end, from wherever the folder is; give what results.json holds.
+        """Train to the end, from the folder's newest state; give what results.json holds.
 
         Raises:
             CheckpointError: The folder holds another run, can't be written, or another process
@@ -193,7 +203,7 @@ class Trainer:
         return result
 
     def _look_at_labels(self) -> None:
-        """Refuse labels that nothing can be learned of, and say which look odd, before step 1."""
+        """Before step 1, refuse labels that nothing can be learned from, and report odd ones."""
         if self.progress.step:
             return
         found: list[Any] = [inspect_labels(self.train) if self.accelerator.is_main_process else []]
@@ -250,7 +260,7 @@ class Trainer:
         return scores
 
     def _evaluate(self, signals: SignalListener) -> Metrics:
-        """Score; a signal needn't wait for the end of it where no other process would."""
+        """Score; with one process, a signal ends it at once."""
         world = self.accelerator.num_processes
         with signals.leaving_at_once() if world == 1 else nullcontext():
             return evaluate(
@@ -290,7 +300,7 @@ class Trainer:
         return {**self.learner.as_state(), "progress": self.progress.as_state()}
 
     def _stop(self, signal: int) -> NoReturn:
-        """Save the state and end, on all processes; none may end before it is there."""
+        """Save the state, and end all processes once it is there."""
         now = self.progress
         if self.accelerator.is_main_process:
             self.states.save(now.step, self._state())

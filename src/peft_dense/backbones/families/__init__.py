@@ -1,4 +1,4 @@
-"""What the probe can't see of a backbone, one file per family; importing it makes them known."""
+"""Every file of this folder is imported, and registers its families."""
 
 import importlib
 import pkgutil

@@ -1,8 +1,8 @@
 """What the probe can't see of a backbone, one file per family.
 
-Most backbones need no row: sites, widths, layouts and stages are read off forwards on torch's
-``meta`` device. A row says what shapes don't tell: how stage outputs are reached where the model
-gives none away, in which order tokens lie where it isn't raster order, and which attributes tie a
+Most backbones need none: sites, widths, layouts and stages are read off forwards on torch's
+``meta`` device. A family says what shapes don't tell: how stage outputs are reached where the model
+returns none, in which order tokens lie where it isn't raster order, and which attributes tie a
 model to one image size.
 """
 
@@ -23,14 +23,14 @@ _ROLES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """How to find one's way in a family of backbones.
+    """Describe what the probe can't see of a family of backbones.
 
-    Every field has a default that fits most models of timm.
+    The defaults fit most models of timm.
 
     Args:
         features: Stage outputs of a model, ``(model, images) -> [(B, C_i, H_i, W_i), ...]``, finest
             first; maps (B, H, W, C) and tokens (B, N, C) will do too. None: what the model itself
-            gives away, by ``forward_intermediates`` or by its forward.
+            returns from ``forward_intermediates`` or its forward.
         to_map: Map of a site's tokens where they don't lie in raster order,
             ``(model, site name, tokens, image) -> (B, C, H, W)``.
         flexible: Edit a *clone* of the model in place so that it takes any image size.
@@ -68,10 +68,10 @@ _FAMILIES: list[tuple[type[nn.Module] | str, Family]] = []
 
 
 def register_family(model_class: type[nn.Module] | str, family: Family) -> None:
-    """Make ``inject`` use ``family`` for models of ``model_class``; the latest row wins.
+    """Make ``inject`` use ``family`` for models of ``model_class``; the latest family wins.
 
     Args:
-        model_class: A class, or its full dotted name where importing it would be a burden.
+        model_class: A class, or its full dotted name, which needs no import.
         family: What the probe can't see of its models.
 
     Example:
@@ -85,7 +85,7 @@ def register_family(model_class: type[nn.Module] | str, family: Family) -> None:
 
 
 def family_of(model: nn.Module) -> Family:
-    """Return the row that fits ``model``, or the defaults.
+    """Return the family registered for ``model``'s class, or the defaults.
 
     Args:
         model: Any backbone.

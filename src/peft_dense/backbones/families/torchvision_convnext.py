@@ -1,4 +1,4 @@
-"""torchvision's ConvNeXt gives a class away, no maps, and its feed-forward parts have no name.
+"""torchvision's ConvNeXt returns class scores, no maps; its feed-forward parts have no name.
 
 A block keeps its whole residual branch in the Sequential ``block``, so that branch is the place of
 an adapter.

@@ -1,4 +1,4 @@
-"""torchvision's MaxViT gives a class away, no maps, and its sites see windows or grids of the map.
+"""torchvision's MaxViT returns class scores, no maps; its sites see windows or grids of the map.
 
 Attention and feed-forward part of a block are called ``attn_layer`` and ``mlp_layer``; they get the
 map as (B, parts, tokens of a part, C), where a grid's parts are spread over the whole map.

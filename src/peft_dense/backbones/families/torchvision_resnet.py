@@ -1,4 +1,4 @@
-"""torchvision's ResNets and RegNets give a class away, no maps: their stages have names.
+"""torchvision's ResNets and RegNets return class scores, no maps; their stages have names.
 
 They have neither feed-forward parts nor token mixers, so they take the methods that need no site.
 """

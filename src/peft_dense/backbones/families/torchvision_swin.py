@@ -1,4 +1,4 @@
-"""torchvision's Swin gives a class away, no maps: stages and mergings alternate in ``features``."""
+"""torchvision's Swin returns class scores; stages and mergings alternate in ``features``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["odd_entries"]
 
 
 def odd_entries(model: nn.Module, x: Tensor) -> list[Tensor]:
-    """Run ``model.features`` and return what its odd entries, the stages, give."""
+    """Run ``model.features`` and return the outputs of its odd entries, the stages."""
     outputs = []
     for index, layer in enumerate(model.features):  # type: ignore[arg-type]
         x = layer(x)

@@ -1,8 +1,8 @@
-"""transformers' ``...Backbone`` classes give only their last stage away, unless told otherwise.
+"""transformers' ``...Backbone`` classes return only their last stage, unless told otherwise.
 
-A clone of one that gives a single stage is told to give all, but for the stem. Where the class
-normalises each stage it gives, there are norms only for the stages it was built to give; the others
-go without.
+A clone of one that returns a single stage is told to return all but the stem. Where the class
+normalises the stages it returns, it has norms only for those it was built to return; the others go
+without.
 
 transformers is no dependency, so its classes are known by their names.
 """
@@ -19,7 +19,7 @@ __all__ = ["all_stages"]
 
 
 def all_stages(model: nn.Module) -> None:
-    """Let a clone give every stage, where it gives one."""
+    """Let a clone that returns one stage return all."""
     told: Any = model
     if len(told.out_features) > 1:
         return

@@ -1,1 +1,1 @@
-"""Look at a data set before it is trained on: read every file, count labels, name what is wrong."""
+"""Checks of a data set before training: read every file, count labels, name what is wrong."""

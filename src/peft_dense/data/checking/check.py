@@ -16,7 +16,7 @@ from peft_dense.data.checking.tally import Tally
 from peft_dense.data.checking.tolerant import ProblemKind, ReadImage, ReadImages
 from peft_dense.data.labels import Item
 from peft_dense.data.sources.layouts import Place, find_place
-from peft_dense.errors import DataError, ShapeError, UnknownNameError
+from peft_dense.errors import DataError, MissingPackageError, ShapeError, UnknownNameError
 
 __all__ = ["Problem", "Report", "check_data"]
 
@@ -26,8 +26,8 @@ class Problem:
     """Something that is wrong with a data set.
 
     Args:
-        kind: What sort of thing.
-        split: The list it was found by.
+        kind: Its kind.
+        split: The list in which it was found.
         id: The image's id; empty where it isn't about one image.
         about: The task whose label it is, ``image`` or ``list``.
         reason: What is wrong, naming the file.
@@ -51,7 +51,7 @@ class Report:
         images: Number of images listed, by split.
         tallies: Counts over labels, by split and task.
         problems: All of them.
-        notes: What may be as it should, and is worth knowing.
+        notes: Remarks that aren't problems.
         samples: Split and item of some images, spread over the lists, to draw.
     """
 
@@ -92,7 +92,7 @@ def check_data(
 ) -> Report:
     """Read every image and label of a data set, and report problems and counts.
 
-    What training would read is read, by the same classes, and nothing is written. A problem stops
+    The files are read as in training, by the same classes, and nothing is written. A problem stops
     nothing: the other labels of the same image are still read and counted.
 
     Args:
@@ -107,6 +107,7 @@ def check_data(
 
     Raises:
         DataError: If ``root`` is no data set, or a list that was asked for can't be read.
+        MissingPackageError: If its .mat files need scipy, which isn't installed.
         UnknownNameError: If the data set has no such task.
 
     Example:
@@ -157,13 +158,13 @@ def check_data(
 
 
 def _needs_scipy() -> None:
-    """Ask once for what every .mat file would ask for."""
+    """Raise once, not for every .mat file."""
     if find_spec("scipy") is None:
-        raise DataError("PASCAL-Context's .mat files need scipy; pip install scipy.")
+        raise MissingPackageError.of("reading PASCAL-Context's .mat files", "scipy", "train")
 
 
 def _tasks(report: Report, place: Place, tasks: Sequence[str] | None) -> tuple[str, ...]:
-    """Settle which tasks are checked."""
+    """Give the tasks to check."""
     known = place.tasks()
     for task in tasks or ():
         if task not in known:
@@ -172,7 +173,7 @@ def _tasks(report: Report, place: Place, tasks: Sequence[str] | None) -> tuple[s
 
 
 def _lists(report: Report, place: Place, splits: Sequence[str] | None) -> list[str]:
-    """Read the lists, and look for ids that stand in them twice."""
+    """Read the lists, and note ids that occur twice."""
     found: dict[str, list[str]] = {}
     known: dict[str, dict[str, str]] = {}
     for split in splits or place.splits():
@@ -201,7 +202,7 @@ def _lists(report: Report, place: Place, splits: Sequence[str] | None) -> list[s
 def _has_folder(
     report: Report, place: Place, split: str, task: str, kinds: Mapping[str, str] | None
 ) -> bool:
-    """Say whether there is a folder for a task's labels."""
+    """Whether there is a folder for a task's labels."""
     try:
         place.open(split, (task,), kinds=kinds, late=True)
     except DataError as error:
@@ -213,7 +214,7 @@ def _has_folder(
 
 
 def _count(report: Report, split: str, image: ReadImage, tallies: dict[str, Tally]) -> int:
-    """Count the labels of an image, note its troubles, and say how many labels it has."""
+    """Count the labels of an image, note its problems, and give its number of labels."""
     labelled = 0
     for task, tally in tallies.items():
         tally.absent += task in image.absent
@@ -232,7 +233,7 @@ def _count(report: Report, split: str, image: ReadImage, tallies: dict[str, Tall
 
 
 def _doubt(report: Report, split: str, tallies: Mapping[str, Tally]) -> None:
-    """Note what makes the labels of a list look wrong as a whole."""
+    """Note where the labels of a list look wrong as a whole."""
     for task, tally in tallies.items():
         for finding in tally.findings():
             if finding.what == "no label" and not tally.images:

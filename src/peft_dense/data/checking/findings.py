@@ -1,4 +1,4 @@
-"""What makes labels look wrong as a whole: nothing marked, one class, depth in another unit."""
+"""Signs that labels are wrong as a whole: nothing marked, one class, depth in another unit."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Finding:
         what: What looks wrong.
         message: What was found, what was expected, and what to do.
         file: The label that shows it, if one does.
-        serious: Whether training would learn or score nothing, or fail; else it may be meant so.
+        serious: Whether training would learn or score nothing, or fail; else it may be intended.
 
     Example:
-        >>> print(Finding("sal", "nothing", "no pixel is marked", Path("a.png")))
+        >>> print(Finding("sal", "no positive", "no pixel is marked", Path("a.png")))
         a.png: no pixel is marked
     """
 
@@ -48,7 +48,7 @@ class Finding:
 
 
 def depth_doubt(depth: Tensor) -> str | None:
-    """Say why depths look as if they were in another unit, or None.
+    """Give the reason why depths may be in another unit, or None.
 
     Metres that are whole numbers beyond 100, or whose median is beyond 200, look like millimetres;
     metres all below 0.1 look like metres that were read as millimetres.

@@ -15,11 +15,9 @@ __all__ = ["inspect_labels"]
 
 
 def inspect_labels(data: Any, limit: int = 200) -> list[Finding]:
-    """Look at some labels of a data set, and say what would mislead training.
+    """Look at some labels of a data set, and report what would mislead training.
 
     It reads labels, not images, of items spread evenly over the data; `check_data` reads all.
-    Findings that are ``serious`` mean that a task can neither be learned nor scored, or that a file
-    can't be used; the others may be meant so.
 
     Args:
         data: A data set of `peft_dense.data`, or any with ``tasks`` whose items have labels (and
@@ -27,7 +25,7 @@ def inspect_labels(data: Any, limit: int = 200) -> list[Finding]:
         limit: How many items to look at.
 
     Returns:
-        What was found, serious things first.
+        The findings, serious ones first.
 
     Example:
         >>> from peft_dense.data import Scenes

@@ -26,14 +26,14 @@ _INK, _FAINT = (20, 20, 20), (110, 110, 110)
 def draw_samples(
     samples: Sequence[tuple[str, Item]], tallies: Mapping[str, Tally], path: str | Path
 ) -> tuple[int, int]:
-    """Paint samples to a PNG, one a row: the image, then its label for every task.
+    """Paint samples to a PNG, one per row: the image, then its label for every task.
 
     Ignored pixels are cream, as `Task.draw_target` paints them. Under the rows stand the colours
     and what they mean, of classes those that the samples show.
 
     Args:
         samples: Split and item of each sample; a task may be missing in an item.
-        tallies: One a task, in the order of the columns.
+        tallies: One per task, in the order of the columns.
         path: File to write.
 
     Returns:

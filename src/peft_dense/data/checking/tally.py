@@ -53,15 +53,15 @@ class Tally:
     """Count what the labels of one task hold, image by image.
 
     Args:
-        name: Of the task.
+        name: Name of the task.
         classes: Names of its classes, if they are known.
-        kind: Of its labels; by default the task's own.
-        number: Of classes, if that is known.
-        declared: What the data set says of its tasks, for what to do where that isn't enough.
+        kind: Kind of its labels; by default the task's own.
+        number: Number of classes, if it is known.
+        declared: What the data set declares, for the remedies in findings.
 
     Attributes:
         task: The task that reads the labels.
-        absent: Images without a file for the task; whoever reads the files counts them.
+        absent: Images without a file for the task, counted by the caller.
 
     Example:
         >>> tally = Tally("sal")
@@ -94,11 +94,11 @@ class Tally:
         self.folder: Path | None = None
 
     def add(self, label: Tensor, file: Path | None = None) -> bool:
-        """Count one label, shaped as an item has it, and say whether any of it isn't ignored.
+        """Count one label, as items have it, and tell whether any pixel isn't ignored.
 
         Args:
             label: The label.
-            file: Where it was read, for `findings`.
+            file: Its file, for `findings`.
 
         Raises:
             ShapeError: If the task can't use it: wrong shape, or values it doesn't have.
@@ -133,7 +133,7 @@ class Tally:
         return self.images - self.blank
 
     def findings(self) -> Iterator[Finding]:
-        """Say what makes the labels look wrong as a whole."""
+        """Give what makes the labels look wrong as a whole."""
         name, all_of = self.task.name, f"{self.images} labels looked at"
         where = self.folder or name
         if self.valid == 0:

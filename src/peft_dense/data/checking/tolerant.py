@@ -16,8 +16,8 @@ from peft_dense.errors import DataError, LabelSizeError, MissingFileError
 __all__ = ["ProblemKind", "ReadImage", "ReadImages"]
 
 ProblemKind = Literal["list", "missing", "unreadable", "size", "values", "labels"]
-"""What can be wrong: a list; of a file that it isn't there, can't be read, has another size than
-its image, or holds what its task has no use for; or the labels of a list as a whole."""
+"""What can be wrong: a list; a file that is missing, unreadable, of another size than its image, or
+with wrong values; or the labels of a list as a whole."""
 
 
 @dataclass
@@ -86,7 +86,7 @@ class ReadImages(Dataset[ReadImage]):
 
 
 def _trouble(error: Exception) -> tuple[ProblemKind, str]:
-    """Tell what kind of trouble an error is, and what it says; a damaged file may raise any."""
+    """Give an error's kind of problem and its text; a damaged file may raise any error."""
     if not isinstance(error, DataError):
         return "unreadable", f"{type(error).__name__}: {error}"
     kind: ProblemKind = "values" if error.__cause__ is None else "unreadable"

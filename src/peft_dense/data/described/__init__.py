@@ -1,1 +1,1 @@
-"""Data sets as they lie on disk, read by a description in place of a converter."""
+"""Data sets in any layout on disk, read by a description instead of a converter."""

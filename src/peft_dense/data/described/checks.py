@@ -1,4 +1,4 @@
-"""Checks of what a description says: known keys, right types, with the nearest that is known."""
+"""Checks of a description's keys and types; errors name the nearest known key."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Checker", "nearest"]
 
 
 def nearest(given: str, known: Iterable[str]) -> str:
-    """Say which known name is nearest, and list all.
+    """Give the nearest known name, and all.
 
     Example:
         >>> nearest("lables", ["labels", "kind"])

@@ -20,7 +20,7 @@ IGNORED = -1
 _RANGE = re.compile(r"\s*(-?\d+)\s*(?:-|\.\.)\s*(-?\d+)\s*")
 _HEX = re.compile(r"#([0-9a-fA-F]{6})")
 _LARGEST = 1 << 24
-"""More values than a range may hold; colours have as many."""
+"""The most values that a range may hold: as many as there are colours."""
 
 
 def ranges_of(given: Iterable[Any], place: str) -> list[tuple[float, float]]:
@@ -57,8 +57,10 @@ def numbers_of(given: Iterable[Any], place: str) -> list[int]:
     """
     found: list[int] = []
     for low, high in ranges_of(given, place):
-        if low != int(low) or high - low >= _LARGEST:
+        if not (float(low).is_integer() and float(high).is_integer()):
             raise DataError(f"{place} has {low:g} to {high:g}; expected whole numbers.")
+        if high - low >= _LARGEST:
+            raise DataError(f"{place} has {low:g} to {high:g}; expected at most {_LARGEST} values.")
         found += range(int(low), int(high) + 1)
     return found
 
@@ -100,7 +102,7 @@ def code_of_colours(pixels: Array) -> Array:
 
 
 def colour_text(code: int) -> str:
-    """Write the number of a colour as one does.
+    """Write the number of a colour as ``#rrggbb``.
 
     Example:
         >>> colour_text(258)
@@ -110,7 +112,7 @@ def colour_text(code: int) -> str:
 
 
 class Table:
-    """Map what files hold to classes, by one look at every pixel.
+    """Map the values in files to classes, by one lookup per pixel.
 
     Args:
         codes: From value to class, `IGNORED` where a pixel has no label.

@@ -1,4 +1,4 @@
-"""From what a file holds to a label, by the description of its task: what all kinds share."""
+"""Decoding of files into labels by a task's description: the base of all kinds."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Coding(ABC):
         source: Where the description is from, for messages.
 
     Raises:
-        DataError: If a value, colour, unit or axis in the description can't be.
+        DataError: If a value, colour, unit or axis in the description isn't allowed.
     """
 
     def __init__(self, task: str, how: TaskDescription, declared: Declared, source: str) -> None:
@@ -38,7 +38,7 @@ class Coding(ABC):
 
     @abstractmethod
     def decode(self, array: Array, path: Path) -> Tensor:
-        """Make what a file holds a label; classes of bytes may stay bytes.
+        """Turn what a file holds into a label; classes of bytes may stay bytes.
 
         Raises:
             DataError: If the file holds something that the description doesn't know.

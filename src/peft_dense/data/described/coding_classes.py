@@ -41,10 +41,10 @@ class ClassCoding(Coding):
         how: Its description.
         declared: Classes and kinds of the whole set.
         source: Where the description is from, for messages.
-        foreground: Finds out which value marks a pixel, of masks that nobody described further.
+        foreground: Finds the value that marks a pixel, for masks without further description.
 
     Raises:
-        DataError: If a value or a colour in the description can't be.
+        DataError: If a value or a colour in the description isn't allowed.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class ClassCoding(Coding):
             self._foreground = foreground()
 
     def decode(self, array: Array, path: Path) -> Tensor:
-        """Make what a file holds a label; classes of bytes may stay bytes."""
+        """Turn what a file holds into a label; classes of bytes may stay bytes."""
         if self.how.threshold is not None:
             array = self._marked(self.flat(array, path), self.how.threshold)
         elif self._table is not None:
@@ -126,7 +126,7 @@ class ClassCoding(Coding):
         return colours_of(held, where) if self.in_colours else numbers_of([held], where)
 
     def _mapped(self, table: Table, array: Array, path: Path) -> Tensor:
-        """Look every value up; what nothing names is an error that names it."""
+        """Look every value up; raise for values that the description doesn't name."""
         if self.in_colours:
             if array.ndim != 3 or array.shape[2] < 3 or array.dtype != np.uint8:
                 raise DataError(
@@ -192,7 +192,7 @@ class ClassCoding(Coding):
 
 
 def _nearest(table: Table, code: int) -> str:
-    """Say which colour of a palette is nearest."""
+    """Give the nearest colour of a palette."""
     if not len(table.codes):
         return ""
     apart = [
@@ -205,7 +205,7 @@ def _nearest(table: Table, code: int) -> str:
 
 
 def _pairs(table: Mapping[str, Any] | tuple[Any, ...] | None) -> list[tuple[Any, Any]]:
-    """List keys and values of a table; a list's keys are its places."""
+    """List keys and values of a table; a list's keys are its indices."""
     if table is None:
         return []
     return list(table.items() if isinstance(table, Mapping) else enumerate(table))

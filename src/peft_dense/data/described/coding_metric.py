@@ -21,7 +21,7 @@ __all__ = ["UNITS", "DepthCoding", "NormalsCoding"]
 
 UNITS = {"m": 1.0, "dm": 0.1, "cm": 0.01, "mm": 0.001, "um": 1e-6, "km": 1000.0}
 UNITS |= {"in": 0.0254, "ft": 0.3048}
-"""Metres that a unit of depth has."""
+"""Metres per unit of depth."""
 
 _AXES = {
     "right": (0, 1),
@@ -58,7 +58,7 @@ class DepthCoding(Coding):
         return UNITS[how.unit] if how.unit else how.scale
 
     def decode(self, array: Array, path: Path) -> Tensor:
-        """Make what a file holds depth in metres, 0 where there is none."""
+        """Turn what a file holds into depth in metres, 0 where there is none."""
         absent: Array = np.zeros(array.shape, bool)
         for low, high in self._invalid:
             absent = np.asarray(absent | ((array >= low) & (array <= high)))
@@ -105,7 +105,7 @@ class NormalsCoding(Coding):
         return order, [turn[channel][1] for channel in order]
 
     def decode(self, array: Array, path: Path) -> Tensor:
-        """Make what a file holds unit vectors: x right, y up, z towards the viewer."""
+        """Turn what a file holds into unit vectors: x right, y up, z towards the viewer."""
         plain = array.ndim == 3 and array.shape[2] == 3
         if not plain or (self._turn is None and array.dtype.kind not in "iu"):
             return as_label(array, self.kind, path)

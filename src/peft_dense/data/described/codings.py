@@ -27,10 +27,10 @@ def make_coding(
         how: Its description.
         declared: Classes and kinds of the whole set.
         source: Where the description is from, for messages.
-        foreground: Finds out which value marks a pixel, of masks that nobody described further.
+        foreground: Finds the value that marks a pixel, for masks without further description.
 
     Raises:
-        DataError: If a value, colour, unit or axis in the description can't be.
+        DataError: If a value, colour, unit or axis in the description isn't allowed.
     """
     kind = declared.kind(task).name
     if kind == "depth":

@@ -28,7 +28,7 @@ from peft_dense.tasks.kinds import LabelKind
 __all__ = ["LABELS", "DescribedFolder"]
 
 LABELS = (".png", ".npy", ".tif", ".tiff", ".bmp")
-"""What names of label files end in where a pattern leaves it open, in lower case."""
+"""Endings of label files where a pattern leaves them open, in lower case."""
 
 
 class DescribedFolder(LabelledFiles):
@@ -42,11 +42,11 @@ class DescribedFolder(LabelledFiles):
         description: A ``dense.toml`` or the folder that has one, a dict of the same form, the name
             of a ready description (`ready_descriptions`), or a `Description`.
         split: Name of a split.
-        tasks: The tasks to read; by default all that the description has and the set doesn't lack.
+        tasks: The tasks to read; by default all described ones that the set has.
         transform: Callable from item to item, for instance of `peft_dense.data.transforms`.
         root: The set's folder; by default what the description says, or the folder it is in.
-        white: What white is in images of 16 bits, in place of what the description says.
-        drawn_on: What labels of turned images were drawn on, in place of the same.
+        white: What white is in images of 16 bits, in place of the description's value.
+        drawn_on: What labels of turned images were drawn on, in place of the description's value.
         late: Open even if files are missing, and say so on access.
 
     Shape:
@@ -85,7 +85,6 @@ class DescribedFolder(LabelledFiles):
         self._reader = find_reader(
             how.images.reader, f"[images] of {how.source}", variable=how.images.variable
         )
-        self._late = late
         self._ids = Ids(how, folder, self._pattern, self._reader)
         super().__init__(folder, split, (), transform, self._ids.of(split))
         self._parts = self._label_parts(self._wanted(tasks))
@@ -124,7 +123,7 @@ class DescribedFolder(LabelledFiles):
         """Give the described number of classes, else one more than the largest of all labels.
 
         Raises:
-            DataError: If no label can be read, or it holds what classes can't be.
+            DataError: If a label can't be read, or none holds a class.
         """
         number = self.declared.number(task)
         if number is not None:
@@ -137,7 +136,10 @@ class DescribedFolder(LabelledFiles):
             largest = max(largest, int(valid.max()) if len(valid) else -1)
         if largest < 0:
             place = self.root / self.description.tasks[task].labels
-            raise DataError(f"no label in {place.parent} holds a class; there is none to tell.")
+            raise DataError(
+                f"no label in {place.parent} holds a class, so their number isn't known. Declare "
+                "the classes, or add labels."
+            )
         return largest + 1
 
     def label_files(self, task: str) -> Iterable[Path]:
@@ -165,7 +167,7 @@ class DescribedFolder(LabelledFiles):
         return there
 
     def identity(self, name: str) -> str:
-        """Tell an image from those of other splits, whose folders may have the same names."""
+        """Give a name that is unique among all splits, whose folders may have the same names."""
         apart = SPLIT in self._pattern.names
         return f"{self._ids.folder(self.split)}/{name}" if apart else name
 
@@ -176,7 +178,7 @@ class DescribedFolder(LabelledFiles):
         return declared_by(self.description)
 
     def _wanted(self, tasks: Sequence[str] | None) -> list[str]:
-        """Settle the tasks: those asked for, or those that the set has."""
+        """Give the tasks: those asked for, or those that the set has."""
         described = self.description.tasks
         if tasks is None:
             return [
@@ -193,7 +195,7 @@ class DescribedFolder(LabelledFiles):
 
     @staticmethod
     def has_labels(how: TaskDescription, root: Path) -> bool:
-        """Say whether a folder has any label of a task that is described so."""
+        """Whether a folder has any label of a described task."""
         return next(iter(Pattern(how.labels, LABELS).scan(root)), None) is not None
 
     @staticmethod
@@ -220,13 +222,13 @@ class DescribedFolder(LabelledFiles):
         return parts
 
     def _check(self) -> None:
-        """See that every image is there, and each task has labels."""
+        """Check that every image is there, and each task has labels."""
         for name in self.ids:
             self._image(name)
         self._check_labels()
 
     def _check_labels(self) -> None:
-        """See that each task's pattern matches something."""
+        """Check that each task's pattern matches something."""
         for task, (pattern, _) in self._parts.items():
             found = any(
                 pattern.find(self.root, self._ids.values(name, self.split)) for name in self.ids
@@ -294,6 +296,6 @@ class DescribedFolder(LabelledFiles):
 
 
 def _is_file(given: Any) -> bool:
-    """Say whether a description was named by its file or folder, which then say where it is."""
+    """Whether a description was given as a file or folder, which is then also the root."""
     named = isinstance(given, (str, Path)) and str(given) not in ready_descriptions()
     return named and Path(given).exists()

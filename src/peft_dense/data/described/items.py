@@ -25,18 +25,18 @@ from peft_dense.tasks.kinds import LabelKind
 __all__ = ["DescribedItems"]
 
 _LOOKED_AT = 64
-"""Items in which masks are looked at, where nobody said what marks a pixel."""
+"""How many masks are looked at to find what marks a pixel, where that isn't described."""
 
 
 class DescribedItems(Dataset[Item]):
-    """Make items of those of another data set: the Hub's, torchvision's, or your own.
+    """Make items from those of another data set: the Hub's, torchvision's, or your own.
 
     The other data set gives dicts or tuples of images and labels: Pillow's images, arrays
     ``(H, W)`` or ``(H, W, C)``, tensors ``(H, W)`` or ``(C, H, W)``, or paths of files. A label
     that is None is ignored. They are decoded as files are, by the same descriptions.
 
     Args:
-        items: Anything with a length whose items are found by number.
+        items: Anything with a length and items by index.
         tasks: By name, a description as ``[tasks.NAME]`` of a dense.toml has it, in which
             ``labels`` is the name of a column, or its place in a tuple. (The marks of masks that
             nothing describes are found by looking at 64 of them.)
@@ -48,7 +48,7 @@ class DescribedItems(Dataset[Item]):
         ``image``: ``(C, H, W)``; labels: ``(H, W)``, and ``(C, H, W)`` of normals and depth
 
     Raises:
-        DataError: If a description can't be, or, on access, there is no such column, or a label
+        DataError: If a description is wrong, or, on access, there is no such column, or a label
             holds what its description doesn't know.
 
     Example:
@@ -110,8 +110,8 @@ class DescribedItems(Dataset[Item]):
         number = self.declared.number(task)
         if number is None:
             raise DataError(
-                f"the classes of {task} can't be told; give its description classes = [names], or "
-                "their number."
+                f"the number of classes of {task} isn't known; give its description classes = "
+                "[names], or their number."
             )
         return number
 

@@ -1,4 +1,4 @@
-"""Which ids a split has: from a list, from what is there, or a share of it."""
+"""The ids of a split: from a list, from the files that are there, or a share of these."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Ids:
     """Find the ids of splits, and what the names in patterns stand for in them.
 
     Args:
-        description: Of the set.
+        description: The set's description.
         root: Its folder.
         images: The pattern of its images.
-        reader: Of its images.
+        reader: The reader of its images.
     """
 
     def __init__(self, description: Description, root: Path, images: Pattern, reader: Any) -> None:
@@ -37,7 +37,7 @@ class Ids:
         self._id = re.compile("/".join(parts))
 
     def values(self, name: str, split: str) -> dict[str, str]:
-        """Give what names in patterns stand for, of an id.
+        """Give what the names in patterns stand for in an id.
 
         Raises:
             DataError: If the id has another form.
@@ -52,7 +52,7 @@ class Ids:
 
     @property
     def form(self) -> str:
-        """Say what an id looks like."""
+        """The form of an id, such as ``{scene}/{id}``."""
         return "/".join(f"{{{name}}}" for name in self.names)
 
     def folder(self, split: str) -> str:
@@ -206,7 +206,7 @@ def split_names(description: Description, root: Path, images: Pattern) -> list[s
 
 
 def _agree(wanted: Mapping[str, str], values: Mapping[str, str]) -> bool:
-    """Say whether an id has the values that a line names; 1 and 01 are the same."""
+    """Whether an id has the values that a line names; 1 and 01 are the same."""
     return all(
         values.get(name) == value
         or (value.isdigit() and values.get(name, "").isdigit() and int(value) == int(values[name]))
@@ -218,10 +218,10 @@ def _lines(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"can't read {path}: {error}. It lists one image id a line.") from error
+        raise DataError(f"can't read {path}: {error}. It lists one image id per line.") from error
     found = [line.strip() for line in lines if line.strip()]
     if not found:
-        raise DataError(f"{path} is empty; it lists one image id a line.")
+        raise DataError(f"{path} is empty; it lists one image id per line.")
     return found
 
 

@@ -26,14 +26,14 @@ _ANY = ".*"
 
 
 class Pattern:
-    """Tell paths by names in braces.
+    """A pattern of paths, with names in braces.
 
     Args:
         text: The pattern, with ``/`` between folders, relative to the set's folder.
         endings: What ``.*`` at its end stands for, in lower case.
 
     Raises:
-        DataError: If it can't be one.
+        DataError: If the text isn't a pattern.
 
     Example:
         >>> pattern = Pattern("{scene}/rgb/{id}.png")
@@ -74,7 +74,7 @@ class Pattern:
         """Give the file of some values, if there is one.
 
         Raises:
-            DataError: If there are two, of which nobody can say which is meant.
+            DataError: If there are several.
         """
         if self.open:
             path = root / _NAME.sub(lambda found: values[found[1]], self._body)

@@ -59,7 +59,7 @@ class FileReader:
         return read_array(path, "RGB" if colours and path.suffix.lower() != ".npy" else None)
 
     def ids(self, path: Path) -> list[str] | None:
-        """Say that each id has a file."""
+        """Return None: each id has a file."""
         return None
 
 
@@ -101,7 +101,7 @@ class PanopticReader:
         return found
 
     def ids(self, path: Path) -> list[str] | None:
-        """Say that each id has a file."""
+        """Return None: each id has a file."""
         return None
 
     def _segments(self, path: Path) -> dict[str, dict[int, int]]:
@@ -191,10 +191,10 @@ READERS: dict[str, Any] = {
 
 
 def register_reader(name: str, reader: Any) -> None:
-    """Make a reader of one's own known by a name, for containers that nobody thought of.
+    """Register a reader of your own, such as for another container.
 
     Args:
-        name: What a description calls it by, as ``reader = "name"``.
+        name: Its name in descriptions, ``reader = "name"``.
         reader: A class with ``read`` and ``ids``, as `Reader` says, and a flag ``container``.
 
     Example:
@@ -211,7 +211,7 @@ def find_reader(name: str, place: str, **options: Any) -> Any:
     """Make a reader by its name.
 
     Raises:
-        DataError: If there is none, it lacks something, or has no use for an option.
+        DataError: If there is no such reader, it lacks an option, or an option is unknown.
     """
     if name not in READERS:
         raise DataError(f"{place} has reader = {name!r}; {nearest(name, READERS)}")

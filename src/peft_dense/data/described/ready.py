@@ -1,4 +1,4 @@
-"""Ready descriptions: of layouts that many sets have, kept as TOML files beside the code."""
+"""Ready descriptions of well-known data sets, kept as TOML files beside the code."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from peft_dense.errors import DataError
 __all__ = ["FILE", "ready_descriptions", "read_description", "recognise"]
 
 FILE = "dense.toml"
-"""What a description is called in the folder of its set."""
+"""Name of a description's file in the folder of its set."""
 
 _FOLDER = Path(__file__).parents[1] / "descriptions"
 
@@ -37,7 +37,7 @@ def read_description(given: str | Path | Mapping[str, Any] | Description) -> Des
             of the same form, or a description.
 
     Raises:
-        DataError: If it can't be read, or says what can't be.
+        DataError: If it can't be read, or holds a wrong value.
 
     Example:
         >>> read_description("voc").tasks["semseg"].number
@@ -81,7 +81,7 @@ def recognise(root: Path) -> str | None:
 
 
 def _whole(given: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Fill what a description doesn't say itself from the ready one that it is like."""
+    """Complete a description by the ready one that it is like."""
     own = {key: value for key, value in given.items() if key != "like"}
     if "like" not in given:
         return own

@@ -47,12 +47,12 @@ Part = TypeVar("Part")
 
 @dataclass(frozen=True, kw_only=True)
 class ImageDescription:
-    """Say where images are, and how they are read.
+    """Describe where images are, and how they are read.
 
     Args:
-        pattern: Of their paths.
-        reader: Of containers that hold many images, one of `peft_dense.data.described.readers`.
-        variable: In such a container.
+        pattern: Pattern of their paths.
+        reader: One of `peft_dense.data.described.readers`, for containers that hold many images.
+        variable: Name in such a container.
         white: What white is in images of 16 bits.
         drawn_on: What labels were drawn on, ``shown`` or ``stored`` pixels, of turned images.
     """
@@ -66,12 +66,12 @@ class ImageDescription:
 
 @dataclass(frozen=True, kw_only=True)
 class SplitDescription:
-    """Say which images belong to a split.
+    """Describe which images belong to a split.
 
     Args:
-        list: A file with one id a line, or a .mat file with their numbers.
+        list: A file with one id per line, or a .mat file with their numbers.
         line: What a line looks like, where it isn't the id: ``*/{id}.png *``.
-        variable: In a .mat file.
+        variable: Name in a .mat file.
         folder: What ``{split}`` stands for in patterns.
         share: The part of all images that belong to it, above 0 and up to 1.
     """
@@ -85,23 +85,23 @@ class SplitDescription:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskDescription:
-    """Say where the labels of a task are, and what the files hold.
+    """Describe where the labels of a task are, and what the files hold.
 
     Args:
         labels: Pattern of their paths.
-        kind: Of `peft_dense.tasks.kinds`; by default the kind that the task has by its name.
-        reader: Of labels that aren't a file each, one of `peft_dense.data.described.readers`.
-        variable: In a container.
+        kind: One of `peft_dense.tasks.kinds`; by default the kind that the task has by its name.
+        reader: One of `peft_dense.data.described.readers`, for labels that aren't a file each.
+        variable: Name in a container.
         json: Pattern of the JSON file that says what COCO's segments are.
         classes: Their names, or their number.
         values: From what the files hold to a class, by name or number, or to ``"ignore"``; ranges
             as ``"1-6"``. A list gives the classes of 0, 1, 2 and so on.
-        palette: From a class's name to its colour, or its colours; a list has one a class.
+        palette: From a class's name to its colour, or its colours; a list has one per class.
         ignore: Values, ranges or colours of pixels without a label; by default 255 (65535 with
             more than 255 classes), of a palette none.
         others: What values and colours that nothing names are: a class, or ``"ignore"``.
-        threshold: Of soft masks and edges: more is marked.
-        unit: Of depth, such as ``"mm"``.
+        threshold: For soft masks and edges: larger values are marked.
+        unit: Unit of depth, such as ``"mm"``.
         scale: Metres that 1 stands for, in place of a unit.
         offset: Added to the values of depth before scaling.
         inverse: Whether depth is ``scale / (value + offset)``, as of disparities.
@@ -176,23 +176,23 @@ _OF_KIND = {
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """Say how a data set lies on disk: where images and labels are, and what the files hold.
+    """Describe a data set on disk: where images and labels are, and what the files hold.
 
     Args:
         images: Where images are.
         tasks: By name, where labels are and what they hold.
         splits: By name; without any they are the folders that ``{split}`` stands for.
         order: What shares are cut from: ids in the order of their ``digest``, or by ``name``.
-        by: A name in the image pattern; what has the same value stays in one split.
-        name: What it is called.
+        by: A name in the image pattern; images with the same value stay in one split.
+        name: Name of the set or layout.
         about: One line on it, and where its facts are from.
         root: Where the files are, seen from the description's folder.
         inside: Folders of the root that the files may be in.
         marks: Files and folders that tell a set of this layout from others.
-        source: The description's file, or what it is otherwise, for messages.
+        source: The description's file, or another name for messages.
 
     Raises:
-        DataError: :meth:`of` is given what can't be; the message names the key.
+        DataError: :meth:`of` is given a wrong key or value; the message names the key.
 
     Example:
         >>> description = Description.of(
@@ -223,7 +223,7 @@ class Description:
 
     @property
     def digest(self) -> str:
-        """Tell this description from others that say something else, wherever they lie.
+        """Identify what the description says, wherever its file lies.
 
         Example:
             >>> tasks = {"sal": {"labels": "{id}.png"}}
@@ -243,7 +243,7 @@ class Description:
             source: Where it is from, for messages.
 
         Raises:
-            DataError: If a key is unknown, missing or of another type, or a value can't be.
+            DataError: If a key is unknown, missing or of another type, or a value isn't allowed.
         """
         check = Checker(source)
         top = ("images", "tasks", "splits", "splitting", *_TEXTS)

@@ -1,4 +1,4 @@
-"""Write the first draft of a description, which a person then mends."""
+"""Write the first draft of a description, for a person to correct."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Draft:
     """A draft of a description, and how far it can be relied on.
 
     Args:
-        text: What a ``dense.toml`` would hold.
-        guessed: What was guessed, a line each.
-        doubts: What a person has to check, a line each.
+        text: The draft, in the form of a ``dense.toml``.
+        guessed: What was guessed, one line each.
+        doubts: What a person has to check, one line each.
 
     Example:
         >>> Draft("images = 'photos/{id}.jpg'", doubts=["are these all?"]).doubts
@@ -75,7 +75,7 @@ def describe(root: str | Path) -> Draft:
         )
     ready = recognise(root)
     if ready is not None and ready != "folder":
-        return _like(root, ready)
+        return _like(ready)
     groups = find_groups(root)[:_MOST]
     looks = [(group, look_at(group)) for group in groups]
     image = _images_of(looks)
@@ -127,24 +127,24 @@ def write_draft(
 
 
 def _with_root(text: str, root: Path) -> str:
-    """Say where the set is, above the first line that isn't a remark."""
+    """Add the set's root above the first line that isn't a comment."""
     lines = text.split("\n")
     at = next(at for at, line in enumerate(lines) if line and not line.startswith("#"))
     return "\n".join([*lines[:at], f"root = {quoted(root.as_posix())}", *lines[at:]])
 
 
-def _like(root: Path, ready: str) -> Draft:
+def _like(ready: str) -> Draft:
     """Refer to a ready description."""
     how = read_description(ready)
     text = (
         f"# {how.about}\nlike = {quoted(ready)}\n\n"
-        "# What is written here goes before the ready description, for instance\n"
+        "# What is written here overrides the ready description, for instance\n"
         '# [tasks.semseg]\n# labels = "another/{id}.png"\n'
     )
     return Draft(
         text,
-        [f"layout: {ready} ({how.about})", f"told by {', '.join(how.marks)}"],
-        ["that it is this set and no other of the same folders"],
+        [f"layout: {ready} ({how.about})", f"recognised by {', '.join(how.marks)}"],
+        ["that it is this set, not another one with the same folders"],
     )
 
 
@@ -193,7 +193,7 @@ def _draft(root: Path, looks: list[tuple[Group, Look]], images: Group, look: Loo
         reason = (
             f"only {share:.0%} of its ids are those of images"
             if share <= 0.5
-            else f"{seen.saw}; what that means can't be told"
+            else f"{seen.saw}, of unknown meaning"
             if seen.what in ("image", "unknown")
             else "its folders vary otherwise than those of the images"
             if not own <= names
@@ -219,7 +219,7 @@ def _draft(root: Path, looks: list[tuple[Group, Look]], images: Group, look: Loo
     draft.guessed += splits.guessed
     draft.doubts += splits.doubts
     head = [
-        "# A draft by `peft-dense data describe`: mend it, then run `peft-dense data check` on it.",
+        "# A draft by `peft-dense data describe`: correct it, then run `peft-dense data check`.",
         *(f"# To check: {doubt}." for doubt in draft.doubts),
         "",
         f"name = {quoted(root.resolve().name)}",

@@ -84,7 +84,7 @@ def find_groups(root: Path) -> list[Group]:
             families[template, tail].append((word, folder, name))
     merged = _merge(families)
     groups = [
-        _group(root, parts, tail, members, templates)
+        _group(root, parts, tail, members)
         for (parts, tail), members in merged.items()
         if len(members) > 1
     ]
@@ -192,7 +192,7 @@ def _alike(
     members: list[_Members],
     keys: list[tuple[tuple[str, ...], str]],
 ) -> bool:
-    """Say whether folders side by side are parts of one: numbered, or with other ids each."""
+    """Whether sibling folders are parts of one: numbered, or each with ids of its own."""
     if not all(parts for parts, _ in keys):
         return False
     bare = {re.sub(r"\d+", "", parts[-1]) for parts, _ in keys}
@@ -212,7 +212,6 @@ def _group(
     parts: tuple[str, ...],
     tail: str,
     members: _Members,
-    templates: Mapping[tuple[str, ...], tuple[str, tuple[str, ...]]],
 ) -> Group:
     """Write the pattern of files, and find each file's id by it."""
     last = len(parts)

@@ -14,14 +14,14 @@ from PIL import Image
 from peft_dense.data.described.codes import code_of_colours, colour_text
 from peft_dense.data.describing.groups import Group
 from peft_dense.data.labels import Array
-from peft_dense.tasks.kinds import IGNORE
+from peft_dense.tasks.kinds import IGNORE, IGNORE_MANY
 
 __all__ = ["Look", "look_at"]
 
 _FILES = 24
 _COLOURS = 64
 _FLAT = 0.7
-"""The share of pixels with the value of their right neighbour, from which a map is of regions."""
+"""A map is of regions if so many of its pixels have the value of their right neighbour."""
 
 _HINTS = {
     "image": r"rgb|image|img|photo|colou?r|jpeg|picture|input|leftimg|frames?",
@@ -41,7 +41,7 @@ class Look:
     Args:
         what: ``image``, a kind of labels, or ``unknown``.
         size: Height and width of the first file.
-        keys: What a description says of such labels.
+        keys: Keys of a description of such labels.
         saw: What was seen.
         doubts: What a person has to check.
     """
@@ -54,7 +54,7 @@ class Look:
 
 
 def hint_of(text: str) -> str | None:
-    """Say what the name of a folder or a file suggests.
+    """Give what the name of a folder or a file suggests.
 
     Example:
         >>> hint_of("trainannot/{id}.png"), hint_of("rgb/{id}.png"), hint_of("x/{id}.png")
@@ -76,7 +76,7 @@ def look_at(group: Group) -> Look:
     for path in group.some(_FILES):
         try:
             array, mode = _read(path)
-        except Exception:  # whoever reads it says what is wrong with it
+        except Exception:  # a damaged file may raise any error; data check names it
             continue
         if not arrays or array.ndim == arrays[0].ndim:
             arrays.append(array)
@@ -144,7 +144,7 @@ def _of_colours(arrays: Sequence[Array], hint: str | None) -> Look:
         saw=f"{len(shown)} flat colours",
         doubts=[
             f"name the {len(shown)} colours of the palette; more may be in files that weren't "
-            "looked at, and colours without a meaning belong into ignore"
+            "looked at, and colours without a meaning belong in ignore"
         ],
     )
 
@@ -172,10 +172,10 @@ def _of_numbers(arrays: Sequence[Array], hint: str | None, modes: set[str]) -> L
     held = values.tolist()
     deep = arrays[0].dtype.itemsize > 1 and arrays[0].dtype != bool
     if deep and (hint == "depth" or (len(held) > 256 and held[-1] > 512)):
-        return _deep_depth(arrays, hint)
+        return _deep_depth(arrays)
     if arrays[0].dtype == bool or set(held) <= {0, 1, IGNORE}:
         return _marks(held, hint)
-    if len(held) > 1 and hint in ("depth",) and flat < 0.95 and len(held) > 32:
+    if hint == "depth" and flat < 0.95 and len(held) > 32:
         return Look(
             "depth",
             keys={"scale": 1.0, "invalid": [0]},
@@ -191,17 +191,19 @@ def _of_numbers(arrays: Sequence[Array], hint: str | None, modes: set[str]) -> L
                 doubts=["threshold: grey values above it are marked"],
             )
         return Look("image" if hint == "image" else "unknown", saw=f"{len(held)} grey values")
-    return _classes(held, hint)
+    return _classes(held)
 
 
 def _marks(held: list[Any], hint: str | None) -> Look:
     shown = ", ".join(str(int(value)) for value in held)
-    doubts = ["255 is taken for ignored beside 1, for a mark without it"] if IGNORE in held else []
+    doubts = ["255 is read as ignored beside 1, and as a mark without it"] if IGNORE in held else []
     return Look("edge" if hint == "edge" else "binary", saw=f"values {shown}", doubts=doubts)
 
 
-def _classes(held: list[int], hint: str | None) -> Look:
-    top = [value for value in held if value not in (IGNORE, 65535)]
+def _classes(held: list[int]) -> Look:
+    top = [value for value in held if value not in (IGNORE, IGNORE_MANY)]
+    if not top:
+        return Look("unknown", saw=f"no value but {' and '.join(map(str, held))}")
     number = max(top) + 1
     keys: dict[str, Any] = {"classes": number}
     doubts = [f"names of the {number} classes (classes = [...]), and whether there are more"]
@@ -219,9 +221,8 @@ def _classes(held: list[int], hint: str | None) -> Look:
     )
 
 
-def _deep_depth(arrays: Sequence[Array], hint: str | None) -> Look:
+def _deep_depth(arrays: Sequence[Array]) -> Look:
     held = np.concatenate([array[::4, ::4].ravel() for array in arrays])
-    top = np.iinfo(arrays[0].dtype).max
     positive = held[(held > 0) & (held < 65535)]
     median = float(np.median(positive)) if len(positive) else 0.0
     keys: dict[str, Any] = {"unit": "mm"}
@@ -231,8 +232,7 @@ def _deep_depth(arrays: Sequence[Array], hint: str | None) -> Look:
         f"unit of depth: taken for millimetres, so half of the pixels are nearer than "
         f"{median / 1000:.2f} m; other units are common (scale = metres that 1 stands for)"
     ]
-    saw = f"16-bit numbers up to {int(held.max())}" if top > IGNORE else "numbers"
-    return Look("depth", keys=keys, saw=saw, doubts=doubts)
+    return Look("depth", keys=keys, saw=f"whole numbers up to {int(held.max())}", doubts=doubts)
 
 
 def _of_floats(arrays: Sequence[Array], hint: str | None) -> Look:

@@ -98,7 +98,7 @@ def _by_lists(root: Path, images: Group) -> SplitDraft | None:
 
 
 def _form(lines: list[str], ids: set[str]) -> str | None:
-    """Say what lines look like: nothing if they are ids, a pattern, or None if they hold none."""
+    """Give the form of lines: empty if they are ids, a pattern, or None if they hold no ids."""
     if not lines or not ids:
         return None
     if sum(line in ids for line in lines) >= 0.5 * len(lines):

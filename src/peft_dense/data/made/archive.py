@@ -1,4 +1,4 @@
-"""Archives made by the computer, in the layouts that the data sets of this library read."""
+"""Archives of rendered scenes, in the layouts that the data sets of this library read."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from peft_dense.data.made.archive_pascal import PascalWriter
 from peft_dense.data.made.archive_plain import FolderWriter, NYUDWriter
 from peft_dense.data.made.looks import LOOKS
 from peft_dense.data.made.scenes import Scenes
-from peft_dense.errors import DataError, UnknownNameError
+from peft_dense.errors import DataError, MissingPackageError, UnknownNameError
 
 __all__ = ["LAYOUTS", "make_archive", "scenes_of"]
 
@@ -70,10 +70,10 @@ def make_archive(
 ) -> Path:
     """Write rendered scenes to disk in the layout of a data set, with exact labels.
 
-    For trying a pipeline, and for tests, where the real set can't be had: ``pascal`` has the files,
-    formats and traps of PASCAL-Context's archive, ``nyud`` of NYUD's, ``folder`` is a
-    `DenseFolder`, and each ready description has its layout here. The folder appears
-    under its name only when it is whole. The same arguments write the same files.
+    For trying a pipeline, and for tests, without the real set: ``pascal`` has the files, formats
+    and traps of PASCAL-Context's archive, ``nyud`` of NYUD's, ``folder`` is a `DenseFolder`, and
+    each ready description has its layout here. The folder appears under its name only when it is
+    whole. The same arguments write the same files.
 
     Args:
         root: Folder to make; it may be there already if it is empty.
@@ -81,7 +81,7 @@ def make_archive(
         val: Number of validation images.
         size: Largest height and width; sizes vary by up to an eighth, and every fourth image
             stands on its short side.
-        seed: Scenes of different seeds are different.
+        seed: Seed of the scenes.
         layout: One of `LAYOUTS`.
         look: One of `peft_dense.data.made.looks.LOOKS`.
 
@@ -89,7 +89,8 @@ def make_archive(
         The folder that holds the files, ``root/PASCAL_MT`` for ``pascal``.
 
     Raises:
-        DataError: If ``root`` is in use, or there is nothing to write.
+        DataError: If ``root`` isn't an empty folder, a number is too small, or the disk refuses.
+        MissingPackageError: If the layout needs scipy or h5py, which isn't installed.
         UnknownNameError: If there is no such layout or look.
 
     Example:
@@ -123,7 +124,11 @@ def make_archive(
             if root.exists():
                 root.rmdir()
             os.replace(whole, root)
-    except (OSError, ImportError) as error:  # .mat files need SciPy
+    except MissingPackageError:
+        raise
+    except ImportError as error:
+        raise MissingPackageError.of(f"writing layout {layout}", error.name, "train") from error
+    except OSError as error:
         raise DataError(f"can't write {root}: {error}.") from error
     return root / inner
 

@@ -167,7 +167,7 @@ class COCOPanopticWriter(_Writer):
         self._image(f"{split}2017/{name}.jpg", item)
         categories = by_class(item, _numbers("coco_panoptic", "coco"))
         number = len(self.annotations[split])
-        # Numbers that need all three bytes: a reader that drops one is found out.
+        # Numbers that need all three bytes, so that a reader that drops one fails.
         segment = np.where(void_borders(categories), 0, 70_000 + 1_000 * number + categories)
         bytes_of = [(segment >> shift & 255).astype(np.uint8) for shift in (0, 8, 16)]
         self._png(f"annotations/panoptic_{split}2017/{name}.png", np.stack(bytes_of, -1))

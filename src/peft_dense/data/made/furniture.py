@@ -22,7 +22,7 @@ from peft_dense.data.made.solids import (
 __all__ = ["Body", "furnish"]
 
 Body = tuple[str, list[tuple[int, Solid, int]]]
-"""Class, and its solids with the part and the coat (one texture each) they have."""
+"""Class, and its solids, each with its part and its coat (solids of one coat share a texture)."""
 
 
 def furnish(rng: np.random.Generator, half_width: float, look: Look) -> list[Body]:

@@ -12,7 +12,7 @@ _Range = tuple[float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """Say what scenes are drawn from; the defaults are the look ``mixed``.
+    """The distributions from which scenes are drawn; the defaults are the look ``mixed``.
 
     Args:
         tilt: How far the camera looks down, least and most, in degrees.
@@ -20,7 +20,7 @@ class Look:
         view: Half its vertical field of view, in degrees.
         kinds: Classes of the things that may stand there.
         things: How many of them, from the first number to below the second.
-        people: Probability of no, one, two ... people, beside those among ``kinds``.
+        people: Probability of no, one, two ... people, in addition to those among ``kinds``.
         far: How far things stand from the camera, in metres.
         aside: Largest share of the way from the middle to the picture's border.
         patterns: Probability of each pattern of a texture.

@@ -11,7 +11,7 @@ from peft_dense.data.made.solids import Array, Solid, capsule
 __all__ = ["PARTS", "stick_person"]
 
 PARTS = ("background", "head", "torso", "upper arm", "lower arm", "upper leg", "lower leg")
-"""Names of the part classes: the seven of PASCAL-Part as multi-task work groups them."""
+"""Names of the part classes: background and six parts, as multi-task work groups PASCAL-Part's."""
 
 _SKIN, _SHIRT, _TROUSERS = range(3)
 

@@ -1,4 +1,4 @@
-"""Scenes made by the computer: solids and stick people, with exact labels for six tasks."""
+"""Rendered scenes: solids and stick people, with exact labels for six tasks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ class Scenes(Dataset[Item]):
 
     A pinhole camera sees a ground, a wall, 3 to 5 solids (box, sphere, cylinder, cone) and 0 to 2
     people of capsules, all with random poses, colours, textures and one random light (Lambert).
-    Item ``i`` depends on ``i``, ``seed`` and ``size`` alone. Items are those of `DenseFolder`:
+    Item ``i`` depends on ``i``, ``seed``, ``size`` and ``look`` alone. Items are those of
+    `DenseFolder`:
 
     - ``semseg``: the classes of `CLASSES`.
     - ``human_parts``: the seven parts of PASCAL (`PARTS`); 255 everywhere in a scene that shows no
@@ -46,9 +47,9 @@ class Scenes(Dataset[Item]):
         length: Number of scenes.
         size: Height and width in pixels.
         tasks: The labels wanted.
-        seed: Scenes of different seeds are different.
+        seed: Seed of the scenes.
         transform: Callable from item to item.
-        look: What scenes hold and how they are painted, or its name in `LOOKS`.
+        look: What scenes hold and look like, or its name in `LOOKS`.
 
     Shape:
         ``image``: ``(C, H, W)``; labels: ``(H, W)``, and ``(C, H, W)`` of normals and depth
@@ -108,7 +109,7 @@ class Scenes(Dataset[Item]):
         return self.transform(item) if self.transform else item
 
     def labels(self, index: int) -> Item:
-        """Render an item, and leave the transform out."""
+        """Render an item, without the transform."""
         index = self._inside(index)
         everything = _render(np.random.default_rng([self.seed, index]), *self.size, self.look)
         item = {name: everything[name] for name in ("image", *self.tasks)}

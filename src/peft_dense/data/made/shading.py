@@ -1,4 +1,4 @@
-"""How made scenes get their looks: random textures that stick to solids, and one random light."""
+"""Random textures of solids, and one random light."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Data sets on disk: people's own folders, and archives read as they are."""
+"""Data sets on disk: your own folders, and archives read as they are."""

@@ -1,4 +1,4 @@
-"""What a folder says of its tasks: names of classes, their number, kinds of labels."""
+"""What a folder declares of its tasks: names of classes, their number, kinds of labels."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Declared:
         names: Class names.
         numbers: Numbers of classes, where there are no names.
         kinds: Kinds of labels.
-        source: The file or argument that says so, for messages.
+        source: Where they are declared, for messages.
     """
 
     names: dict[str, list[str]] = field(default_factory=dict)
@@ -34,15 +34,15 @@ class Declared:
     source: Path | str = Path("classes.json")
 
     def number(self, task: str) -> int | None:
-        """Give the number of classes, if it was said."""
+        """Give the number of classes, if it was declared."""
         return len(self.names[task]) if task in self.names else self.numbers.get(task)
 
     def kind(self, task: str) -> LabelKind:
-        """Give the kind of labels: what was said, else by the task's name."""
+        """Give the kind of labels: as declared, else by the task's name."""
         return kind_of_labels(task, self.kinds.get(task), self.number(task) or 0)
 
     def remedy(self, task: str, number: object) -> str:
-        """Say how a number of classes is declared, or their names."""
+        """Give the way to declare classes, for messages."""
         if isinstance(self.source, Path):
             return (
                 f"Declare them in {self.source.name}: "
@@ -51,7 +51,7 @@ class Declared:
         return f"Declare them in {self.source}: classes = [names] or {number} in [tasks.{task}]."
 
     def remedy_of_depth(self, task: str) -> str:
-        """Say how depth comes to be in metres."""
+        """Give the way to correct a unit of depth, for messages."""
         if isinstance(self.source, Path):
             return "A .npy is read as metres, a 16-bit PNG as millimetres: divide or save it so."
         return f"Correct unit or scale in [tasks.{task}] of {self.source}."
@@ -81,7 +81,7 @@ class Declared:
 def read_declared(
     root: Path, kinds: Mapping[str, str], classes: Mapping[str, int | Sequence[str]]
 ) -> Declared:
-    """Read ``classes.json`` of a folder, if it has one; what is given goes before it.
+    """Read a folder's ``classes.json``, if it has one; the arguments override it.
 
     Raises:
         DataError: If the file isn't JSON of such a form.
@@ -123,10 +123,10 @@ def _is_declaration(value: Any) -> bool:
 
 
 def parse_tasks(text: str) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Read tasks from a command line: names parted by commas, ``name=kind`` for one's own.
+    """Read tasks from a command line: names with commas between, ``name=kind`` for your own.
 
     Args:
-        text: What was typed.
+        text: The argument.
 
     Raises:
         DataError: If a name is empty or stands twice.
@@ -139,7 +139,7 @@ def parse_tasks(text: str) -> tuple[tuple[str, ...], dict[str, str]]:
     names = tuple(pair[0] for pair in pairs)
     if not all(names) or len(set(names)) != len(names):
         raise DataError(
-            f"{text!r} names a task twice or not at all; expected names parted by commas, each "
-            "once, with their kind where they are your own: semseg,roofs=binary."
+            f"{text!r} names a task twice, or has an empty name; expected names with commas "
+            "between, with their kind where they are your own: semseg,roofs=binary."
         )
     return names, {pair[0]: pair[1] for pair in pairs if len(pair) == 2}

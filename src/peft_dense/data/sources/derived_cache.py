@@ -1,4 +1,4 @@
-"""Keep labels that are slow to compute, as small PNG files outside the data."""
+"""A cache of labels that are slow to compute, as small PNG files outside the data."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class DerivedCache:
         """Give ``make(source)``, from the folder if it is there.
 
         Args:
-            kind: Name of what ``make`` computes, and of its version: a subfolder.
+            kind: Name and version of what ``make`` computes: a subfolder.
             source: The file that it computes from.
             make: Gives an array ``(H, W)`` of uint8.
         """
@@ -94,7 +94,7 @@ class DerivedCache:
         try:
             state = source.stat()
         except OSError:
-            return None  # reading it says what is wrong
+            return None  # reading it raises the error
         key = f"{source.resolve()}\n{state.st_size}\n{state.st_mtime_ns}"
         digest = blake2b(key.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
         return self.folder / kind / f"{source.stem[:64]}-{digest}.png"

@@ -19,14 +19,14 @@ __all__ = ["LabelledFiles"]
 
 
 class LabelledFiles(Dataset[Item]):
-    """Make items of an image file and label files; a subclass knows which, and how they read.
+    """Make items of an image file and label files; a subclass finds and reads them.
 
     An item is a dict: ``image`` ``(3, H, W)`` float32 in 0..1; one label per task, as
     `peft_dense.tasks.kinds` says; ``meta`` with ``id``, ``size`` (height and width as shown),
-    ``padding`` where the data set has one, and ``kinds``, the kinds of labels that no name tells.
+    ``padding`` where the data set has one, and ``kinds`` of tasks that aren't registered.
 
-    A transform that says ``takes_bytes`` is given images and classes of bytes as uint8; one that
-    says ``smallest``, a height and width, may be given an image decoded at a half, a quarter or an
+    A transform with ``takes_bytes`` is given images and classes of bytes as uint8; one with
+    ``smallest``, a height and width, may be given an image decoded at a half, a quarter or an
     eighth of its size, if that has so many pixels (its labels keep their size).
 
     Args:
@@ -74,7 +74,7 @@ class LabelledFiles(Dataset[Item]):
         return {task: label_kind(task) for task in self.tasks}
 
     def identity(self, name: str) -> str:
-        """Tell an image from those of other splits; ids of one folder do so themselves."""
+        """Give a name that is unique among all splits; in one folder, ids are."""
         return name
 
     def files(self, name: str) -> dict[str, Path]:
@@ -100,7 +100,7 @@ class LabelledFiles(Dataset[Item]):
         return self.transform(item) if self.transform else item
 
     def labels(self, index: int) -> Item:
-        """Read the labels of an item, with ``meta``, and of its image the size alone."""
+        """Read the labels of an item and ``meta``; of its image only the size."""
         name = self.ids[index]
         files = self.files(name)
         return self._labels(name, files, self._head(name, files["image"]))
@@ -129,10 +129,9 @@ class LabelledFiles(Dataset[Item]):
         picture: Picture,
         as_bytes: bool = False,
     ) -> Item:
-        """Read all labels of an image, and say what there is to know of it."""
+        """Read all labels of an image, and its ``meta``."""
         size, kinds, item = picture.size, self.kinds, {}
         for task in self.tasks:
-            # Of an archive, whose images aren't turned, both sizes are one.
             label = self._label(task, name, files, picture.size)
             if label is None:
                 label = blank_label(kinds[task], *size)

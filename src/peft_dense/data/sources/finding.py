@@ -24,9 +24,9 @@ def find_archive(root: str | Path, names: Sequence[str], lists: str) -> Path:
     """Find an archive's folder: ``root``, or the first of ``names`` in it.
 
     Args:
-        root: What the user gave.
-        names: What the archive's folder may be called.
-        lists: The folder in it that tells it from others: the one with the lists of ids.
+        root: The folder that the user gave.
+        names: Possible names of the archive's folder.
+        lists: The folder in it with the lists of ids, by which it is recognised.
 
     Raises:
         DataError: If neither holds ``lists``.
@@ -55,10 +55,10 @@ def read_ids(folder: Path, split: str) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"can't read {path}: {error}. It lists one image id a line.") from error
+        raise DataError(f"can't read {path}: {error}. It lists one image id per line.") from error
     ids = [line.strip() for line in lines if line.strip()]
     if not ids:
-        raise DataError(f"{path} is empty; it lists one image id a line.")
+        raise DataError(f"{path} is empty; it lists one image id per line.")
     return ids
 
 
@@ -104,7 +104,7 @@ class Listing:
     """Find files by id, however the case of their ending is written; folders are read once.
 
     Args:
-        endings: What names may end in, in lower case.
+        endings: Endings of their names, in lower case.
 
     Example:
         >>> Listing((".jpg",)).find(Path("/nowhere"), "a") is None
@@ -119,19 +119,19 @@ class Listing:
         """Give the file of an id in a folder, if there is one.
 
         Raises:
-            DataError: If there are two, of which nobody can say which is meant.
+            DataError: If there are several.
         """
         place = (folder / name).parent
         found = self._read(place).get((folder / name).name, [])
         if len(found) > 1:
             raise DataError(
-                f"{place} has {len(found)} files for {name!r}: {', '.join(found)}. Which one is "
-                "meant can't be told; remove or rename all but one."
+                f"{place} has {len(found)} files for {name!r}: {', '.join(found)}. Remove or "
+                "rename all but one."
             )
         return place / found[0] if found else None
 
     def all(self, folder: Path) -> list[Path]:
-        """List all files of a folder that end so, by name."""
+        """List all files of a folder with these endings, by name."""
         return [folder / file for found in self._read(folder).values() for file in found]
 
     def _read(self, folder: Path) -> dict[str, list[str]]:
@@ -166,7 +166,7 @@ def missing(name: str, task: str, paths: Iterable[Path]) -> MissingFileError:
 
 
 def holds(folder: Path) -> str:
-    """Say what is in a folder.
+    """List what is in a folder, for messages.
 
     Example:
         >>> holds(Path("/nowhere"))

@@ -1,4 +1,4 @@
-"""People's own images: one folder of images, one folder of labels per task."""
+"""Your own images: one folder of images, one folder of labels per task."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class DenseFolder(DescribedFolder):
 
     ::
 
-        <root>/train.txt, val.txt          one id a line
+        <root>/train.txt, val.txt          one id per line
                images/<id>.jpg             or .jpeg .png .tif .webp .bmp .npy, also in capitals
                <task>/<id>.png             or .npy .tif .bmp; missing for an image: ignored
                classes.json                optional: {task: [class names]}, {task: number of
@@ -105,7 +105,7 @@ class DenseFolder(DescribedFolder):
         return self._said
 
     def _check_labels(self) -> None:
-        """See that each task has a folder, which may be empty."""
+        """Check that each task has a folder, which may be empty."""
         for task in self.tasks:
             if task not in self._there:
                 near = difflib.get_close_matches(task, self._there, n=1, cutoff=0.5)
@@ -120,7 +120,7 @@ def describe_folder(said: Declared, split: str, tasks: Iterable[str]) -> Descrip
     """Describe what `DenseFolder` reads, as any other data set is described.
 
     Args:
-        said: What classes.json and arguments say of classes and kinds.
+        said: What classes.json and arguments declare.
         split: Name of the list.
         tasks: The label folders.
 

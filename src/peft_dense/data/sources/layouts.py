@@ -1,4 +1,4 @@
-"""One way to open a data set, whichever of the layouts it has, or by its description."""
+"""One way to open a data set of any layout, or by its description."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ _EXPECTED = (
 
 @dataclass(frozen=True)
 class Place:
-    """What a user named as data: a folder, and how it is laid out.
+    """A data set that a user named: a folder, and its layout.
 
     Args:
-        root: The set's folder, or that around an archive.
+        root: The set's folder, or the one around an archive.
         layout: ``pascal``, ``nyud`` and ``folder`` have loaders of their own; else the name of the
             description.
-        description: Of other layouts.
-        text: What names it again from anywhere.
+        description: The description, for other layouts.
+        text: A name by which `find_place` finds it from any folder.
 
     Raises:
-        DataError: It is opened, and something of it is missing.
+        DataError: It is opened, and something is missing.
 
     Example:
         >>> Place(Path("city"), "nyud", "city").title
@@ -67,16 +67,16 @@ class Place:
 
     @property
     def title(self) -> str:
-        """Say what it is, in a few words."""
+        """Give a short description."""
         if self.description is None:
             return {
                 "pascal": "the multi-task PASCAL-Context archive",
                 "nyud": "the multi-task NYUD archive",
                 "folder": "a folder of images and labels (DenseFolder)",
             }[self.layout]
-        return f"a data set as {self.description.source} says"
+        return f"a data set, read by {self.description.source}"
 
-    def tasks(self, kinds: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    def tasks(self) -> tuple[str, ...]:
         """List the tasks that it may have labels of."""
         if self.description is not None:
             how = self.description
@@ -117,25 +117,21 @@ class Place:
 
         Args:
             split: Its name.
-            tasks: The labels wanted; by default those that the layout's class takes by itself.
+            tasks: The labels wanted; by default the defaults of the layout's class.
             transform: Callable from item to item.
             protocol: As for `PASCALContext`.
             kinds: What kind of labels tasks of your own have, in a `DenseFolder`.
-            late: Read everything from its own files, and as late as can be, for checking.
+            late: For checks: open even if files are missing, and compute labels anew.
         """
         if self.layout == "folder":
             wanted = _known(self.root, kinds) if tasks is None else tasks
             own = {name: kind for name, kind in (kinds or {}).items() if name in wanted or not late}
             return DenseFolder(self.root, split, wanted, transform, kinds=own, late=late)
         if kinds:
-            what = (
-                "a set whose description says"
-                if self.description
-                else "an archive whose tasks have"
-            )
+            whose = "description gives" if self.description else "archive's tasks have"
             raise DataError(
-                f"{self.text} is {what} their kinds; got kinds of {', '.join(kinds)}. Tasks of "
-                "your own are those of a DenseFolder, or of a dense.toml."
+                f"got kinds of {', '.join(kinds)} for {self.text}, whose {whose} them already; "
+                "leave them out. Only a DenseFolder takes them."
             )
         if self.description is not None:
             return DescribedFolder(
@@ -150,7 +146,7 @@ class Place:
 
 
 def find_place(data: str | Path) -> Place:
-    """Find out what a user named as data.
+    """Find the data set that a user named.
 
     Args:
         data: A folder; a description's file, ``.../dense.toml``; or a ready description and a
@@ -193,7 +189,7 @@ def _described(how: Description, given: Path, prefix: str) -> Place:
 
 
 def own_layout(root: Path) -> str | None:
-    """Tell a layout with a loader of its own, in a folder or in an archive inside it; else None.
+    """Recognise a layout with a loader of its own, of a folder or an archive in it; else None.
 
     Args:
         root: The folder.
@@ -206,13 +202,13 @@ def own_layout(root: Path) -> str | None:
 
 
 def _is_another(folder: Path) -> bool:
-    """Tell what only looks like one of them: PASCAL VOC itself, and ADE20K."""
+    """Whether it only looks like one of them: PASCAL VOC itself, or ADE20K."""
     voc = (folder / "SegmentationClass").is_dir() and not (folder / "ImageSets/Context").is_dir()
     return voc or ((folder / "annotations").is_dir() and (folder / "images" / "training").is_dir())
 
 
 def layout_of(root: str | Path) -> str:
-    """Tell the layout of what a user named as data.
+    """Give the layout of a data set.
 
     Args:
         root: As for `open_data`.
@@ -249,9 +245,8 @@ def open_data(
         root: The folder; a description's file, ``.../dense.toml``; or a ready description and a
             folder, ``cityscapes:ROOT``. A folder with a ``dense.toml`` is read by that.
         split: ``train`` or ``val``, or any other that the set has.
-        tasks: The labels wanted; by default those that the layout's class takes by itself, of a
-            description all that the set doesn't lack, and of a `DenseFolder` all that the library
-            knows or that are declared.
+        tasks: The labels wanted; by default the defaults of the layout's class, of a description
+            all that the set has, and of a `DenseFolder` all that are registered or declared.
         transform: Callable from item to item.
         protocol: As for `PASCALContext`; the other layouts have one only.
         kinds: What kind of labels tasks of your own have, in a `DenseFolder`.
@@ -271,7 +266,7 @@ def open_data(
 
 
 def _known(root: Path, kinds: Mapping[str, str] | None) -> list[str]:
-    """Give a folder's tasks that the library knows, or that are declared."""
+    """Give a folder's tasks that are registered or declared."""
     declared = read_declared(root, kinds or {}, {})
     named = {*known_tasks(), *declared.kinds, *declared.numbers, *declared.names}
     there = available_tasks(root)

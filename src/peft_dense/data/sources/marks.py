@@ -1,4 +1,4 @@
-"""What marks a pixel in a folder of masks: 1, or 255."""
+"""The value that marks a pixel in a folder of masks: 1 or 255."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ __all__ = ["decode_marks", "foreground_among", "foreground_of"]
 
 
 def foreground_of(paths: Iterable[Path]) -> int:
-    """Say which value marks a pixel in a whole folder of masks.
+    """Find the value that marks a pixel in a whole folder of masks.
 
-    The rule: if among all files the values are 0 and 255 alone, 255 is a mark and nothing is
-    ignored, as drawing programs save masks. As soon as any file holds another value, 1 is a mark
-    and 255 is ignored. So the files are read until one holds another value: the first, mostly, or
-    all of a folder of 0 and 255. A file that can't be read says nothing here.
+    If all files hold 0 and 255 alone, as drawing programs save masks, 255 is a mark and nothing is
+    ignored. If any file holds another value, 1 is a mark and 255 is ignored; files are read until
+    one does. Files that can't be read are left out.
 
     Args:
-        paths: All masks of the task, whatever list they are on.
+        paths: All masks of the task, of all splits.
 
     Returns:
         1 or 255.
@@ -32,7 +31,7 @@ def foreground_of(paths: Iterable[Path]) -> int:
     seen_255 = False
     files = iter(paths)
     with ThreadPoolExecutor(max_workers=4) as pool:
-        while some := list(islice(files, 64)):  # a stretch at a time: the first may tell
+        while some := list(islice(files, 64)):  # the first ones often suffice
             for other, full in pool.map(_values, some):
                 if other:
                     return 1
@@ -41,7 +40,7 @@ def foreground_of(paths: Iterable[Path]) -> int:
 
 
 def foreground_among(arrays: Iterable[Array | None]) -> int:
-    """Say which value marks a pixel among masks that aren't in files, by the same rule.
+    """Find the value that marks a pixel among arrays, by the same rule.
 
     Example:
         >>> foreground_among([np.array([[0, 255]]), None]), foreground_among([np.array([[0, 1]])])
@@ -57,7 +56,7 @@ def foreground_among(arrays: Iterable[Array | None]) -> int:
 
 
 def _values(path: Path) -> tuple[bool, bool]:
-    """Say whether a file holds another value than 0 and 255, and whether it holds 255."""
+    """Whether a file holds another value than 0 and 255, and whether it holds 255."""
     try:
         return _held(read_array(path))
     except DataError:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from peft_dense.data.labels import unreadable
-from peft_dense.errors import DataError, MissingFileError
+from peft_dense.errors import DataError, MissingFileError, MissingPackageError
 
 __all__ = ["field", "load_mat", "records", "scalar"]
 
@@ -24,9 +24,12 @@ def load_mat(path: Path, key: str) -> Any:
 
     Raises:
         DataError: If the file can't be read or has no such variable.
+        MissingPackageError: If scipy isn't installed.
     """
-    from scipy.io import loadmat
-
+    try:
+        from scipy.io import loadmat
+    except ImportError as error:
+        raise MissingPackageError.of(f"reading {path}", "scipy", "train") from error
     try:
         data = path.read_bytes()
         _check_sums(data)

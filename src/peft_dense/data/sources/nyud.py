@@ -23,10 +23,10 @@ CLASSES = (
     *("shower curtain", "box", "whiteboard", "person", "night stand", "toilet", "sink", "lamp"),
     *("bathtub", "bag", "otherstructure", "otherfurniture", "otherprop"),
 )
-"""The 40 classes by the names and in the order of Gupta et al. (CVPR 2013), their spelling too."""
+"""The 40 classes in the names, spelling and order of Gupta et al. (CVPR 2013)."""
 
 NAMES = ("NYUD_MT", "NYUDv2")
-"""What the unpacked archive may be called."""
+"""Possible names of the unpacked archive."""
 
 _FOLDERS: dict[str, list[tuple[str, ...]]] = {
     "semseg": [("segmentation",)],
@@ -42,7 +42,7 @@ class NYUDv2(LabelledFiles):
 
     ::
 
-        <root>/gt_sets/train.txt, val.txt     one id a line
+        <root>/gt_sets/train.txt, val.txt     one id per line
                images/<id>.jpg | .png
                segmentation/<id>.png          0 ignored, else class + 1
                normals/<id>.npy | .png        (H, W, 3); a PNG holds 255 (n + 1) / 2
@@ -50,7 +50,7 @@ class NYUDv2(LabelledFiles):
                edge/<id>.npy | .png           0 or 1; a PNG holds 0 or 255
 
     The .png of images, normals and edges are those of the mirror that is called ``NYUDv2``. An item
-    is a dict: ``image`` ``(3, H, W)`` float32 in 0..1; one label a task, as
+    is a dict: ``image`` ``(3, H, W)`` float32 in 0..1; one label per task, as
     `peft_dense.data.labels` says; ``meta`` with ``id`` and ``size`` (height and width on disk).
 
     Args:

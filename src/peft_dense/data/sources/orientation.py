@@ -1,4 +1,4 @@
-"""Labels of images with an EXIF orientation: turned along, or refused where nobody can tell."""
+"""Labels of images with an EXIF orientation: turned along, or refused where it is unclear."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def as_shown(
         ``(..., H, W) -> (..., H, W)`` or, turned, ``(..., W, H)``
 
     Raises:
-        DataError: If the size doesn't tell, and nobody said.
+        DataError: If neither ``drawn_on`` nor the size tells.
     """
     size = tuple(label.shape[-2:])
     if drawn_on is None:

@@ -35,7 +35,7 @@ from peft_dense.tasks.semseg import SemSeg
 __all__ = ["PASCALContext"]
 
 NAMES = ("PASCAL_MT", "PASCALContext")
-"""What the unpacked archive may be called."""
+"""Possible names of the unpacked archive."""
 
 _PADDING = {"atrc": "ignore", "astmt": "background"}
 _REGIONS = "pascal-context/trainval"
@@ -54,7 +54,7 @@ class PASCALContext(LabelledFiles):
 
     ::
 
-        <root>/ImageSets/Context/train.txt, val.txt     one id a line
+        <root>/ImageSets/Context/train.txt, val.txt     one id per line
                JPEGImages/<id>.jpg
                semseg/VOC12/<id>.png                    classes; where it isn't there,
                semseg/pascal-context/<id>.png           this
@@ -63,7 +63,7 @@ class PASCALContext(LabelledFiles):
                sal_distill/<id>.png                     made by a network
                pascal-context/trainval/<id>.mat         regions: edges, and where normals count
 
-    An item is a dict: ``image`` ``(3, H, W)`` float32 in 0..1; one label a task, as
+    An item is a dict: ``image`` ``(3, H, W)`` float32 in 0..1; one label per task, as
     `peft_dense.data.labels` says; ``meta`` with ``id``, ``size`` (height and width on disk) and
     ``padding``. In an image without an annotated person part all of ``human_parts`` is 255.
 
@@ -84,7 +84,7 @@ class PASCALContext(LabelledFiles):
             ``~/.cache/peft_dense``; False to compute them on each access.
 
     Shape:
-        ``image``: ``(C, H, W)``; labels: ``(H, W)``, and ``(C, H, W)`` of normals and depth
+        ``image``: ``(3, H, W)``; labels: ``(H, W)``, of normals ``(3, H, W)``
 
     Raises:
         UnknownNameError: If a task or the protocol isn't one of those above.
@@ -141,7 +141,7 @@ class PASCALContext(LabelledFiles):
         return {"image": self.root / "JPEGImages" / f"{name}.jpg", **there}
 
     def has_parts(self, name: str) -> bool:
-        """Say whether an image has an annotated person part; fast where labels are kept.
+        """Whether an image has an annotated person part; fast once labels are cached.
 
         Args:
             name: Id of an image.

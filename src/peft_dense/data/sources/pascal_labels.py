@@ -16,7 +16,7 @@ from peft_dense.tasks.boundaries import thin
 __all__ = ["NORMALS_IDS", "VERSION", "coded_normals", "edges", "has_normals", "sal", "semseg"]
 
 VERSION = 1
-"""Of what is computed from .mat files; raise it when the same file gives another result."""
+"""Version of what is computed from .mat files; raise it when the same file gives another result."""
 
 # fmt: off
 NORMALS_IDS = (
@@ -51,7 +51,7 @@ def semseg(path: Path) -> Tensor:
 
 
 def sal(path: Path) -> Tensor:
-    """Read what is salient, ``(H, W)`` int64: 1 where a grey value is over half of 255.
+    """Read saliency, ``(H, W)`` int64: 1 where a grey value is over half of 255.
 
     Raises:
         DataError: If the file can't be read or isn't an 8-bit image.
@@ -73,7 +73,7 @@ def coded_normals(path: Path) -> Array:
 
 
 def has_normals(path: Path) -> Array:
-    """Say where normals count, ``(H, W)`` uint8: on `NORMALS_IDS` of a .mat file's LabelMap.
+    """Mark where normals count, ``(H, W)`` uint8: on `NORMALS_IDS` of a .mat file's LabelMap.
 
     Raises:
         DataError: If the file can't be read or has no such map.

@@ -1,8 +1,9 @@
-"""Random numbers of transforms, and the checks of what they are drawn from."""
+"""Random numbers of transforms, and checks of their arguments."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Real
 
 import torch
 
@@ -41,13 +42,21 @@ def checked_probability(p: float) -> float:
     return p
 
 
-def checked_size(size: Sequence[int]) -> tuple[int, int]:
+def checked_size(size: Sequence[int], name: str = "size") -> tuple[int, int]:
     """Give a height and a width.
 
     Raises:
         HyperparameterError: If they aren't two positive integers.
     """
-    pair = isinstance(size, Sequence) and len(size) == 2
-    if not pair or any(int(side) != side or side < 1 for side in size):
-        raise HyperparameterError(f"size={size}: expected (height, width), positive integers.")
-    return int(size[0]), int(size[1])
+    sides = tuple(size) if isinstance(size, Iterable) else ()
+    if len(sides) != 2 or not all(map(_is_side, sides)):
+        raise HyperparameterError(
+            f"{name}={size!r}: expected (height, width), positive integers, such as (448, 448)."
+        )
+    return int(sides[0]), int(sides[1])
+
+
+def _is_side(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return False
+    return float(value) >= 1 and float(value).is_integer()

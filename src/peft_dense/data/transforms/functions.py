@@ -1,4 +1,4 @@
-"""Moves of a whole item that are given, not drawn: resize, flip, rotate."""
+"""Deterministic moves of a whole item: resize, flip, rotate."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ class Compose:
 
 
 def jointly(transform: Callable[[dict[str, Any]], Mapping[str, Any]], item: Item) -> Item:
-    """Call a torchvision v2 transform on an item, each of whose maps it knows how to treat.
+    """Call a torchvision v2 transform on an item, so that it treats each map by its kind.
 
     Photometric transforms change the image alone. Geometric ones sample the labels, fill corners as
     ``item["meta"]["padding"]`` says, and turn normals; one for which that isn't possible raises an
@@ -112,7 +112,7 @@ def move_each(move: Callable[[Any], Any], item: Item) -> Item:
 
 
 def is_map(name: str, value: Any) -> bool:
-    """Say whether an entry of an item is a map of the image: a tensor with rows and columns."""
+    """Whether an entry of an item is a map of the image: a tensor with rows and columns."""
     return name != "meta" and isinstance(value, Tensor) and value.ndim >= 2
 
 
@@ -130,5 +130,5 @@ def check_sizes(maps: Mapping[str, Any], when: str) -> None:
         found = ", ".join(f"{name} {size}" for name, size in sizes.items())
         raise ShapeError(
             f"{when}: {found}; image and labels are tensors of one (height, width). What isn't a "
-            "map of the image belongs into meta."
+            "map of the image belongs in meta."
         )

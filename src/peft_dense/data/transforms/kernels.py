@@ -1,8 +1,8 @@
-"""How labels follow each geometric function of torchvision: importing this file teaches it.
+"""How labels follow each geometric function of torchvision, registered by importing this file.
 
-Every function below is given a label's values and the value for what the image doesn't reach, and
-returns the sampled values and the motion. The ``fill`` and ``interpolation`` that a caller of
-torchvision names hold for the image alone.
+Every function below takes a label's values and the value for pixels beyond the image, and returns
+the sampled values and the motion. The caller's ``fill`` and ``interpolation`` hold for the image
+alone.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What kind of map each entry of an item is: what fills its gaps, and what a motion does to it.
+"""The kind of map of each entry of an item: what fills its gaps, and what a motion does to it.
 
 ===================  =================  ==================  ====================================
 entry                kind               a corner opened up  what a motion of the image does to it
@@ -138,14 +138,14 @@ class ManyClasses(Classes):
 
 
 def map_type(name: str, item: Item) -> type[TVTensor]:
-    """Say what an entry of an item is to the transforms.
+    """Give the type of an entry of an item for the transforms.
 
-    ``item["meta"]["kinds"]`` says of which kind labels are whose name doesn't tell.
+    ``item["meta"]["kinds"]`` has the kinds of tasks that aren't registered.
     ``item["meta"]["padding"]``, which the data set sets, is "ignore" (default) or "background". A
-    label that is ignored everywhere, being absent, is padded with the ignored value in either case.
+    label that is ignored everywhere is padded with the ignored value in either case.
 
     Raises:
-        UnknownNameError: If the padding is another one.
+        UnknownNameError: If the padding is neither of these.
 
     Example:
         >>> ones = torch.ones(4, 4, dtype=torch.int64)

@@ -16,7 +16,7 @@ __all__ = ["Pack", "Unpack"]
 class Pack:
     """Make the image bytes, classes the smallest whole numbers that hold them, normals halves.
 
-    A batch of twelve at 448 x 448 with four tasks is then 31 MB where it was 116.
+    A batch of twelve at 448 x 448 with PASCAL-Context's four tasks takes 29 MB instead of 116.
     `peft_dense.data.on_device` makes images floats again; tasks read labels of any type.
 
     Shape:

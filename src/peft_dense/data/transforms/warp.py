@@ -140,7 +140,7 @@ def _warp(item: Item, size: tuple[int, int], view: View, motion: Motion) -> Item
 
 
 def _sources(native: tuple[int, int], size: tuple[int, int], view: View) -> tuple[Tensor, Tensor]:
-    """Say where in the source the centre of each pixel of the view lies, from its top left.
+    """Give where in the source the centre of each pixel of the view lies, from the top left.
 
     Shape:
         ``(H, W), (H, W)``, or where nothing turns ``(H, 1), (1, W)``
@@ -175,7 +175,7 @@ def _beyond(size: tuple[int, int], view: View) -> Tensor:
 
 
 def _reduction(image: Tensor | None, native: tuple[int, int]) -> int:
-    """Say at which part of the labels' size an image was decoded: 1, 2, 4 or 8."""
+    """Give the factor by which an image was decoded smaller than its labels: 1, 2, 4 or 8."""
     if image is not None:
         for part in (2, 4, 8):
             if tuple(image.shape[-2:]) == tuple(-(-side // part) for side in native):

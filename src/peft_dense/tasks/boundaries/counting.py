@@ -43,8 +43,8 @@ def boundary_counts(
     Args:
         probability: The prediction, 0 to 1; NaN is taken for 0.
         truths: True edges.
-        valid: Where to look. Elsewhere the probability is taken for 0 before anything else is
-            done, and truth isn't there; the diagonal is still the whole image's.
+        valid: Where to look. Elsewhere the probability is set to 0 first, and true edges are
+            dropped; the diagonal is still the whole image's.
         tolerance: The largest distance, as a share of the diagonal.
         thresholds: How many, K.
         thin: Whether to thin the prediction at each threshold.
@@ -56,7 +56,7 @@ def boundary_counts(
         hits, all predicted pixels, the true pixels that are paired, all true pixels
 
     Raises:
-        ShapeError: If there is no truth, or a map has another size.
+        ShapeError: If there is no truth, or the maps' sizes differ.
 
     Example:
         >>> truth, guess = np.zeros((4, 9), dtype=bool), np.zeros((4, 9))

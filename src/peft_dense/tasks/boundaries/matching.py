@@ -25,10 +25,10 @@ class PixelMatcher:
     every further pair saves 100 times the radius. To make one more pair, the k pairs along an
     augmenting path become k + 1, which costs at most (k + 1) times the radius. So the cheapest has
     the most pairs too, unless 100 or more have to be remade for one more, each from almost no
-    distance to almost the largest. (So much for the number; which pixels are in pairs may differ.)
-    But its program leaves each pixel only six ways, drawn at random, to stay without a partner, and
-    so loses some pairs: its C++ sources found 0 to 5 pairs fewer than there are, at most 0.4 %, on
-    60 maps (six made-up images of 448 x 448 pixels at ten thresholds), and never more.
+    distance to almost the largest. (Which pixels are in pairs may differ.) But its program gives
+    each pixel only six ways, drawn at random, to stay without a partner, and so loses some pairs:
+    its C++ sources found 0 to 5 pairs fewer than there are, at most 0.4 %, on 60 maps (six made-up
+    images of 448 x 448 pixels at ten thresholds), and never more.
 
     Args:
         maps: The fixed maps. Each holds pixels of its own: a marked pixel pairs with a pixel of any

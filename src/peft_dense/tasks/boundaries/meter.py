@@ -37,18 +37,18 @@ class BoundaryMeter(Meter):
 
     The rules are those of ``edgesEvalImg`` and ``edgesEvalDir`` of the Structured Edge Detection
     toolbox (Dollar and Zitnick, TPAMI 2015) and of SEISM (Pont-Tuset and Marques, CVPR 2013), where
-    published odsF on PASCAL-Context and NYUD come from. They weren't compared with MATLAB, as there
-    was none at hand, but with the C++ sources of ``edgesNms`` and ``correspondPixels``. Numbers may
-    differ from MATLAB's in these points:
+    published odsF on PASCAL-Context and NYUD come from. They were compared with the C++ sources of
+    ``edgesNms`` and ``correspondPixels``, not with MATLAB. Numbers may differ from MATLAB's in
+    these points:
 
     - Size: published numbers are taken at the images' native size. Thinning and suppression act in
       pixels, so numbers at other sizes aren't comparable.
     - Rounding: MATLAB reads predictions from 8-bit images; these are logits. Rounding the
       probabilities to 1/255 moved odsF by up to 0.3 points on noisy made-up maps.
     - Suppression: the C++ sources keep the same pixels, given the same directions. Directions are
-      the toolbox's but beside lines along an axis (see
-      :func:`~peft_dense.tasks.boundaries.non_maximum_suppression`), in double precision, not
-      single. Some benchmarks smooth the prediction before it; SEISM and we don't.
+      the toolbox's except beside lines along an axis (see
+      :func:`~peft_dense.tasks.boundaries.non_maximum_suppression`), and in double precision, not
+      single. Some benchmarks smooth the prediction before it; SEISM and this meter don't.
     - Thinning: the algorithm that MATLAB documents for ``bwmorph``, as scikit-image has it.
       ``edgesEvalImg`` leaves truths as they are; SEISM thins them, as here.
     - Matching: the most pairs there are. The C++ sources miss up to 0.4 % of them (see
@@ -58,7 +58,7 @@ class BoundaryMeter(Meter):
       neighbouring ones, which added less than a thousandth of a point.
     - ``oisF``: where nothing is right, theirs take the lowest threshold, with the most errors.
     - ``AP``: thresholds without a prediction have precision 0 (``edgesEvalDir``), not 1 (SEISM).
-    - Ignored pixels: there are none there.
+    - Ignored pixels: they have none.
 
     Args:
         task: The task that checks logits and labels: an edge task.
@@ -67,7 +67,7 @@ class BoundaryMeter(Meter):
         thresholds: How many, K: 1 / (K + 1) ... K / (K + 1).
         thin: Whether to thin the prediction at each threshold.
         thin_truth: Whether to thin the truth.
-        nms: Whether to suppress what isn't a maximum across the edge before. It also fades the
+        nms: Whether to suppress first what isn't a maximum across the edge. It also fades the
             outermost five pixels of the prediction.
 
     Shape:

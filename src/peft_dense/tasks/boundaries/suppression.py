@@ -19,7 +19,7 @@ def non_maximum_suppression(
     multiplier: float = 1.01,
     smoothing: int = 4,
 ) -> NDArray[np.float64]:
-    r"""Set to zero what a stronger probability stands beside, across the line it is on.
+    r"""Set to zero every probability that has a stronger one beside it, across the line it is on.
 
     Across is the direction
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import nn
 
 from peft_dense.backbones import stages
 from peft_dense.backbones.families import Family
+from peft_dense.backbones.recall import Recall
 from peft_dense.backbones.stem import channels_to_try, first_layer_checked
 from peft_dense.backbones.watch import Calls, Watch
 from peft_dense.errors import UnsupportedModelError
@@ -52,7 +54,7 @@ class Runner:
         self.tap = stages.first_tap(shadow, family)
         self.channels = 3
         self._tapped = False
-        self._watch = Watch(shadow)
+        self._watch, self._recall = Watch(shadow), Recall()
 
     def close(self) -> None:
         """Take the hooks off."""
@@ -90,10 +92,19 @@ class Runner:
 
     def run(self, size: Size, batch: int) -> Forward:
         """Run the model; its first run also finds where in its output the stages are."""
+        try:
+            return self._run(size, batch, self._recall)
+        except UnsupportedModelError:
+            raise
+        except Exception:  # not every operation runs under a dispatch mode: torch's scans may not
+            pass
+        return self._run(size, batch, nullcontext())
+
+    def _run(self, size: Size, batch: int, mode: AbstractContextManager[Any]) -> Forward:
         image = torch.empty(
             batch, self.channels, *size, device="meta", dtype=self.kind or torch.float32
         )
-        with self._watch.record(image) as calls:
+        with self._watch.record(image) as calls, mode:
             if self.tap.source == "forward" and not self._tapped:
                 output = self.model(image, **dict(self.tap.keywords))
                 tap = stages.tap_of(output, self.tap)

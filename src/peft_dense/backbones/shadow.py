@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from peft_dense.backbones.clone import empty_containers
 from peft_dense.errors import UnsupportedModelError
 
 __all__ = ["shadow"]
@@ -32,7 +33,7 @@ def shadow(model: nn.Module, *, users_hooks: bool = False) -> nn.Module:
     Raises:
         UnsupportedModelError: The model can't be deep-copied.
     """
-    memo: dict[int, Any] = {}
+    memo = empty_containers(model)
     for parameter in model.parameters():
         empty = torch.empty_like(parameter, device="meta", requires_grad=False)
         # Integer parameters (packed weights) can't ask for gradients.

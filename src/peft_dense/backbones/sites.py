@@ -2,9 +2,9 @@
 
 The probe runs a copy of the model on torch's ``meta`` device, where tensors have shapes and no
 values, and watches: which modules are feed-forward parts (``mlp``) and token mixers (``attn``),
-what goes in and out of them, on which axis the channels lie, and, by one backward, which parameters
-the stage outputs depend on. What they don't depend on (classifier, final norm, last pooling) is no
-part of the encoder.
+what goes in and out of them, on which axis the channels lie, and, by the graph that is left, which
+parameters the stage outputs depend on. What they don't depend on (classifier, final norm, last
+pooling) is no part of the encoder.
 
 The second forward, at another size, with two images and in train mode, tells what is fixed and what
 follows the image, what an image's sides must be divisible by, and which buffers training writes.
@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from peft_dense.backbones import stages
+from peft_dense.backbones.depending import depended_on
 from peft_dense.backbones.families import Family
 from peft_dense.backbones.forwards import Forward, Runner, Size
 from peft_dense.backbones.info import BackboneInfo
@@ -238,13 +239,16 @@ class _Probe:
         return stages.strides(grids, [forward.size for forward in forwards])
 
     def _used(self, first: Forward, forms: dict[int, Form], indices: Iterable[int]) -> set[str]:
-        """Names of the parameters on which the stages depend, by one backward."""
-        named = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
-        total = torch.stack([first.outputs[index].sum() for index in indices]).sum()
-        grads = torch.autograd.grad(
-            total, [p for _, p in named], allow_unused=True, retain_graph=True
+        """Names of the parameters on which the stages depend."""
+        used = depended_on(
+            [first.outputs[index] for index in indices], dict(self.model.named_parameters())
         )
-        return {name for (name, _), grad in zip(named, grads, strict=True) if grad is not None}
+        if not used:
+            raise UnsupportedModelError(
+                f"the stage outputs of {self.name} depend on none of its parameters. Take no_grad "
+                "and detach out of its forward."
+            )
+        return used
 
 
 def _leaves(calls: Calls) -> tuple[str, ...]:

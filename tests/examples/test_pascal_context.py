@@ -185,7 +185,7 @@ def test_a_corrupt_label_is_named_or_skipped(root: Path, tmp_path: Path) -> None
 
 def test_options_that_would_do_nothing_are_refused(root: Path, tmp_path: Path) -> None:
     for options, said in (
-        (["--data", "made", "--protocol", "astmt"], "of PASCAL-Context's archive only"),
+        (["--data", "made", "--protocol", "astmt"], "for PASCAL-Context's archive only"),
         (["--data", str(root), "--loss-weights", "semsg=3"], "did you mean 'semseg'"),
         (["--data", str(root), "--loss-weights", "semseg=x"], "expected TASK=NUMBER"),
         (["--data", str(root), "--pretrained"], "is no name of timm's"),

@@ -12,6 +12,7 @@ from peft_dense.errors import HyperparameterError
 from peft_dense.layout import check_last_axis
 from peft_dense.nn.checks import check_choice, check_divides, check_share
 from peft_dense.nn.kronecker import KroneckerLinear, KroneckerRule
+from peft_dense.nn.norm_then_linear import norm_then_linear
 from peft_dense.nn.scale_shift import ScaleShift
 from peft_dense.nn.task_dict import TaskDict
 
@@ -114,9 +115,11 @@ class VMTAdapter(nn.Module):
     def latent(self, x: Tensor) -> Tensor:
         """Give the latent that all tasks share, ``h = relu(x W_down) W_up`` (equation 3)."""
         check_last_axis(x, self.features, "VMTAdapter")
-        if self.norm is not None:
-            x = self.norm(x)
-        h: Tensor = self.up(F.relu(self.down(x)))
+        if self.norm is not None and isinstance(self.down, nn.Linear):
+            waist = norm_then_linear(x, self.norm, self.down)
+        else:
+            waist = self.down(x if self.norm is None else self.norm(x))
+        h: Tensor = self.up(F.relu(waist))
         return h
 
     def generic(self, h: Tensor) -> Tensor:

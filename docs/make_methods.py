@@ -79,9 +79,9 @@ Counts are trainable parameters in the encoder, heads excluded, with four tasks 
 default options. `peft-dense params MODEL` prints them for any backbone. *Passes* are forward passes
 through the backbone for T tasks.
 
-In equations and counts, d is the width of a block, n = d / rho the width of its bottleneck (the
-*waist*), r a rank, T the number of tasks, t a task, l a layer, s the size of Kronecker factors, and
-(x) the Kronecker product. A *site* is an attention or MLP to which a method adds something; sums in
+In equations and counts, d is the width of a block, n = d / rho the width of its bottleneck, r a
+rank, T the number of tasks, t a task, l a layer, s the size of Kronecker factors, and (x) the
+Kronecker product. A *site* is an attention or MLP to which a method adds something; sums in
 counts run over the sites. A *path* is a copy of the backbone that shares its frozen weights
 ([Concepts](concepts.md)).
 

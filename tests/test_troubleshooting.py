@@ -148,8 +148,10 @@ WARNINGS: dict[str, Callable[[Path], object]] = {
     "Sites without a map": lambda _: inject(
         on_meta("swin_tiny_patch4_window7_224"), "convpass", sites="both"
     ),
-    "A waist of one unit": lambda _: inject(pvt(), "polyhistor", tasks=["sal"], ratio=32),
-    "A rank above the waist": lambda _: inject(pvt(), "polyhistor", tasks=["sal"], rank=4),
+    "A bottleneck of one unit": lambda _: inject(pvt(), "polyhistor", tasks=["sal"], ratio=32),
+    "A rank above the bottleneck's width": lambda _: inject(
+        pvt(), "polyhistor", tasks=["sal"], rank=4
+    ),
     "A gate that leaves the tasks nothing": lambda _: inject(pvt(), "vmt", gate=1.0),
     "A rate too high for a hypernetwork": lambda _: fast(),
     "Other weights": lambda root: AdaptedBackbone.load(

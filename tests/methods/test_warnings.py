@@ -24,15 +24,15 @@ def net() -> nn.Module:
 @pytest.mark.parametrize(
     ("name", "hyperparameters", "said"),
     [
-        ("polyhistor", {"ratio": 16}, "ratio=16 leaves a waist of one unit at 1 of 2 .* such as 4"),
-        ("hyperformer", {"ratio": 16}, "waist of one unit at 2 of 4 sites"),
-        ("polyhistor_lite", {"ratio": 16}, "waist of one unit at 1 of 1 sites: the template"),
+        ("polyhistor", {"ratio": 16}, "leaves a bottleneck of one unit at 1 of 2 .* such as 4"),
+        ("hyperformer", {"ratio": 16}, "bottleneck of one unit at 2 of 4 sites"),
+        ("polyhistor_lite", {"ratio": 16}, "bottleneck of one unit at 1 of 1 sites: the template"),
         (
             "polyhistor",
             {"ratio": 4, "rank": 5},
-            "more than the waist at 1 .* Take rank=4",
+            "more than the bottleneck.s width at 1 .* Take rank=4",
         ),
-        ("polyhistor_lite", {"ratio": 4, "rank": 5}, "rank=5 is more than the waist"),
+        ("polyhistor_lite", {"ratio": 4, "rank": 5}, "rank=5 is more than the bottleneck.s width"),
         ("vmt", {"gate": 1.0}, "gate=1.0 leaves nothing of the latent .* or shared_adapter"),
         ("vmt_lite", {"gate": 1.0, "m": 2}, "vmt_lite: gate=1.0 leaves nothing"),
     ],

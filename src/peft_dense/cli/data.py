@@ -38,7 +38,7 @@ _TITLES = {
 
 def add_data(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the commands."""
-    about = "make a small archive to try things on, or check one"
+    about = "make a small data set, describe your own, or check one"
     data = commands.add_parser("data", help=about, description=about.capitalize() + ".")
     kinds = data.add_subparsers(required=True, metavar="COMMAND")
 

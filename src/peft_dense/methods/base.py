@@ -272,7 +272,7 @@ def warn_of_waists(method: Method, waists: Mapping[str, int], ratio: int) -> Non
     single = [name for name, width in waists.items() if width == 1]
     if single and ratio > 1:
         warn(
-            f"{method.name}: ratio={ratio} leaves a waist of one unit at {len(single)} of "
+            f"{method.name}: ratio={ratio} leaves a bottleneck of one unit at {len(single)} of "
             f"{len(waists)} sites: {_few(single)}. Where ReLU silences that unit, nothing of the "
             f"adapter trains. Take a smaller ratio, such as {max(1, ratio // 4)}."
         )
@@ -290,9 +290,9 @@ def warn_of_rank(method: Method, waists: Mapping[str, int], rank: int | None) ->
     if narrow:
         widest = max(1, min(waists.values()))
         warn(
-            f"{method.name}: rank={rank} is more than the waist at {len(narrow)} of {len(waists)} "
-            f"sites, the narrowest {widest}: {_few(narrow)}. A matrix generated there has no "
-            f"higher rank than its waist. Take rank={widest} or less, or a smaller ratio."
+            f"{method.name}: rank={rank} is more than the bottleneck's width at {len(narrow)} of "
+            f"{len(waists)} sites, the narrowest {widest}: {_few(narrow)}. A matrix generated "
+            f"there has no higher rank. Take rank={widest} or less, or a smaller ratio."
         )
 
 

@@ -52,8 +52,9 @@ class Polyhistor(Method):
         k: Width of the embedding that the generators read.
         norm: LayerNorm, made by the hypernetwork too, on the adapter's input or output, or none.
         sites: ``"mlp"``, ``"attn"`` or ``"both"``.
-        activation: Name of the non-linearity. Where tokens are alike, ReLU may silence a waist of
-            two or three units for all of them, and then nothing trains: ``"gelu"`` doesn't.
+        activation: Name of the non-linearity. Where tokens are alike, ReLU may silence a
+            bottleneck of two or three units for all of them, and then nothing trains: ``"gelu"``
+            doesn't.
         placement: ``"parallel"`` reads the site's input, ``"serial"`` its output.
         joint: One low-rank pair for the joint d x 2n matrix, as equation 3 is printed, instead of
             one pair for the way down and one for the way up, as the parameter count implies.

@@ -67,8 +67,9 @@ class PolyhistorLite(Method):
         rank: Rank r of the templates; None takes ``max(1, floor(n0 / 4))``.
         k: Width of the embedding that the generators read; table 2 varies it.
         norm: LayerNorm, made and scaled likewise, on the adapter's input or output, or none.
-        activation: Name of the non-linearity. Where tokens are alike, ReLU may silence a waist of
-            two or three units for all of them, and then nothing trains: ``"gelu"`` doesn't.
+        activation: Name of the non-linearity. Where tokens are alike, ReLU may silence a
+            bottleneck of two or three units for all of them, and then nothing trains: ``"gelu"``
+            doesn't.
         placement: ``"parallel"`` reads the MLP's input, ``"serial"`` its output.
         per_task_kernels: Scaling kernels for every task, as equation 6 is printed; the parameter
             count implies kernels that the tasks share.
@@ -176,7 +177,7 @@ class PolyhistorLite(Method):
         return (tasks + sum(scales)) * e + reading + (k + 1) * made + sets * kernels
 
     def _sizes(self, info: BackboneInfo) -> tuple[int, int, int, list[int]]:
-        """Template width, template waist, rank, and the scale of every layer."""
+        """Template width, width of its bottleneck, rank, and the scale of every layer."""
         widths = [site.width for site in info.find("mlp")]
         d = math.gcd(*widths)
         # The template is as wide as the greatest common divisor of the widths.

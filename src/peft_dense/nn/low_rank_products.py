@@ -22,8 +22,6 @@ __all__ = ["LowRankProduct", "ScaledLowRankProduct"]
 class LowRankProduct(torch.autograd.Function):
     """Give ``x @ (weight + up @ down).T + bias``."""
 
-    generate_vmap_rule = True
-
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor) -> Tensor:
         """Use the updated weight once."""
@@ -56,8 +54,6 @@ class ScaledLowRankProduct(torch.autograd.Function):
     ``|V|`` holds the norms of the rows, through which no gradient goes. The second output is kept
     for the gradient of ``m`` and carries none itself.
     """
-
-    generate_vmap_rule = True
 
     @staticmethod
     def forward(

@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 from torch.nn import functional as F
 
 from peft_dense.errors import HyperparameterError, UnsupportedModelError
 from peft_dense.layout import check_last_axis, from_channels_last, to_channels_last
 from peft_dense.nn._init import linear_variance, uniform_
 from peft_dense.nn.checks import check_whole
+from peft_dense.nn.eager import is_bare, runs_eagerly
 from peft_dense.nn.low_rank_products import LowRankProduct
 
 __all__ = ["LowRank", "LowRankLinear"]
@@ -168,19 +168,14 @@ class LowRankLinear(nn.Module):
 
     def _can_fuse(self, x: Tensor) -> bool:
         """Whether one product with the updated weight does what the layers would do."""
-        # Compilers fuse the plain form themselves, and export it for any number of tokens.
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
-            return False
         base = self.base
         return (
-            type(base) is nn.Linear  # a subclass, or a hook, may do more
+            runs_eagerly()
+            and is_bare(base, nn.Linear)
             # A half-precision weight would round away the update that is added to it.
             and x.dtype in (torch.float32, torch.float64)
-            and not (base._forward_hooks or base._forward_pre_hooks)
-            and not (base._backward_hooks or base._backward_pre_hooks)
             and self.norm is None
             and x.dtype == base.weight.dtype == self.down.dtype == self.up.dtype
-            and forward_ad._current_level < 0  # the fused product has no forward-mode derivative
             and not x.is_meta  # has no autocast to ask
             and not torch.is_autocast_enabled(x.device.type)
         )

@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 from torch.nn import functional as F
+
+from peft_dense.nn.eager import is_bare, runs_eagerly
 
 __all__ = ["norm_then_linear"]
 
@@ -46,14 +47,9 @@ def norm_then_linear(x: Tensor, norm: nn.LayerNorm, linear: nn.Linear) -> Tensor
 def _can_fuse(x: Tensor, norm: nn.LayerNorm, linear: nn.Linear) -> bool:
     return (
         torch.is_grad_enabled()  # else nothing is kept anyway
-        # Compilers choose themselves what they keep.
-        and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
-        and forward_ad._current_level < 0
-        and torch._C._functorch.peek_interpreter_stack() is None
-        and type(norm) is nn.LayerNorm  # a subclass, or a hook, may do more
-        and type(linear) is nn.Linear
-        and not any(_hooks(module) for module in (norm, linear))
+        and runs_eagerly()
+        and is_bare(norm, nn.LayerNorm)
+        and is_bare(linear, nn.Linear)
         and norm.normalized_shape == x.shape[-1:]
         and norm.weight is not None
         and norm.bias is not None
@@ -62,15 +58,6 @@ def _can_fuse(x: Tensor, norm: nn.LayerNorm, linear: nn.Linear) -> bool:
         and x.dtype == norm.weight.dtype == linear.weight.dtype
         and not x.is_meta
         and not torch.is_autocast_enabled(x.device.type)
-    )
-
-
-def _hooks(module: nn.Module) -> bool:
-    return bool(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
     )
 
 

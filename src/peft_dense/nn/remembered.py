@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
+
+from peft_dense.nn.eager import runs_eagerly
 
 __all__ = ["Remembered", "can_remember"]
 
@@ -84,8 +85,7 @@ def can_remember(layer: nn.Module, x: Tensor, made_from: Sequence[Tensor]) -> bo
         not (layer.training or torch.is_grad_enabled())
         # Modes and transforms of torch, and subclasses of Tensor, are given nothing from memory.
         and torch._C._len_torch_dispatch_stack() == 0
-        and torch._C._functorch.peek_interpreter_stack() is None
-        and forward_ad._current_level < 0
+        and runs_eagerly()
         and x.is_cpu
         and type(x) in _PLAIN
         and all(

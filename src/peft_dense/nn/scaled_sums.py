@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
+
+from peft_dense.nn.eager import runs_eagerly
 
 __all__ = ["scaled_sums", "scaled_sums_plain"]
 
@@ -59,12 +60,7 @@ def scaled_sums_plain(base: Tensor, maps: Row, scales: Sequence[Row], shifts: Ro
 
 def _can_fuse(base: Tensor, maps: Row, vectors: Row) -> bool:
     return (
-        # Compilers fuse the plain form themselves, and export it for any batch.
-        not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
-        # Forward-mode derivatives, and vmap, which can't add in place.
-        and forward_ad._current_level < 0
-        and torch._C._functorch.peek_interpreter_stack() is None
+        runs_eagerly()
         and bool(maps)
         and base.ndim > 1
         and all(each.shape == base.shape for each in maps)

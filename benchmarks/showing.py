@@ -27,7 +27,7 @@ Found = dict[str, dict[str, Cells]]
 
 UNITS = ("ms", "MiB")
 ACCENT = "#00a08a"  # as in docs/make_drawings.py
-CHARACTER, BARS, LINE = 7, 360, 20  # widths of a name's character and of bars, height of a line
+CHARACTER, BOLD, BARS, LINE = 7, 9, 360, 20  # widths of letters and of bars, height of a line
 
 
 def add_outputs(parser: argparse.ArgumentParser) -> None:
@@ -97,34 +97,36 @@ def bars(found: Found, only: Sequence[str] | None = None) -> str:
     Raises:
         UnknownNameError: If a column of ``only`` isn't there.
     """
-    parts, y = [], 0
-    there_are = dict.fromkeys(column for lines in found.values() for column in columns_of(lines))
+    columns = dict.fromkeys(column for lines in found.values() for column in columns_of(lines))
     for column in only or ():
-        if column not in there_are:
-            raise UnknownNameError.of("column", column, there_are)
-    left = CHARACTER * max((len(name) for lines in found.values() for name in lines), default=0)
+        if column not in columns:
+            raise UnknownNameError.of("column", column, columns)
+    panels: dict[str, tuple[str, Cells]] = {}
     for group, lines in found.items():
         for column in columns_of(lines):
-            if only and column not in only:
-                continue
             there = {name: cells[column] for name, cells in lines.items() if column in cells}
-            longest = max(value["most"] for value in there.values()) or 1.0
-            parts.append(_text(0, y + LINE, ": ".join(filter(None, (group, column))), bold=True))
-            y += LINE + 6
-            top = y
-            for name, value in there.items():
-                parts.append(_bar(left, y, name, value, BARS / longest))
-                y += LINE
-            if not column.endswith(UNITS) and longest > 1:  # a ratio: mark what it is of
-                x = left + BARS / longest
-                parts.append(
-                    f'<path d="M{x:.1f} {top} V{y}" stroke="currentColor" stroke-dasharray="3 3"/>'
-                )
-            y += 12
+            if not only or column in only:
+                panels[": ".join(filter(None, (group, column)))] = (column, there)
+    left = CHARACTER * max(len(name) for _, there in panels.values() for name in there) + 10
+    width = max(left + BARS + 60, *(BOLD * len(title) for title in panels))
+    parts, y = [], 0
+    for title, (column, there) in panels.items():
+        longest = max(value["most"] for value in there.values()) or 1.0
+        parts.append(_text(0, y + LINE, title, bold=True))
+        y += LINE + 6
+        top = y
+        for name, value in there.items():
+            parts.append(_bar(left, y, name, value, BARS / longest))
+            y += LINE
+        if not column.endswith(UNITS) and longest > 1:  # a ratio: mark what it is of
+            x = left + BARS / longest
+            parts.append(
+                f'<path d="M{x:.1f} {top} V{y}" stroke="currentColor" stroke-dasharray="3 3"/>'
+            )
+        y += 12
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="drawing" '
-        f'viewBox="0 0 {left + BARS + 60} {y}" font-family="system-ui, sans-serif" '
-        f'font-size="13">{"".join(parts)}</svg>\n'
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="drawing" viewBox="0 0 {width} {y}" '
+        f'font-family="system-ui, sans-serif" font-size="13">{"".join(parts)}</svg>\n'
     )
 
 

@@ -61,6 +61,37 @@ def test_sums_and_gradients_are_those_of_the_plain_form(shape, count, tasks, dou
     assert_close(*outcomes, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("half", ["base", "maps", "both"])
+def test_half_precision_maps_make_sums_of_the_vectors_precision(half: str) -> None:
+    leaves, *sizes = drawn((4, 5, 3), 2, 3, torch.float)
+    for i, leaf in enumerate(leaves[:3]):
+        if half in ("both", "maps" if i else "base"):
+            leaves[i] = leaf.detach().bfloat16().requires_grad_()
+    outcomes = []
+    for form in FORMS:
+        sums = run(form, leaves, *sizes)
+        gradients = torch.autograd.grad(sum(each.sin().sum() for each in sums), leaves)
+        outcomes.append([*(each.detach() for each in sums), *gradients])
+    assert is_fused(run(scaled_sums, leaves, *sizes))
+    fast, plain = outcomes
+    assert [each.dtype for each in fast] == [each.dtype for each in plain]
+    assert fast[0].dtype == torch.float
+    assert_close(fast, plain, rtol=1e-2, atol=1e-2)
+    assert_close(fast[:3], plain[:3], rtol=1e-6, atol=1e-6)
+
+
+def test_a_map_is_kept_in_its_own_precision() -> None:
+    leaves, *sizes = drawn((40, 50, 3), 2, 5, torch.float)
+    leaves[1:3] = [leaf.detach().bfloat16().requires_grad_() for leaf in leaves[1:3]]
+    kept: dict[int, int] = {}
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda x: kept.setdefault(x.data_ptr(), x.nbytes) and x, lambda x: x
+    ):
+        sums = run(scaled_sums, leaves, *sizes)
+    maps = sum(size for size in kept.values() if size >= 40 * 50 * 3 * 2)
+    assert sums and maps == 2 * 40 * 50 * 3 * 2
+
+
 def test_gradients_and_their_gradients_are_those_of_finite_differences() -> None:
     leaves, *sizes = drawn((2, 3, 2), 2, 3)
 

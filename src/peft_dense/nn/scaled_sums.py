@@ -8,6 +8,7 @@ through it too.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -44,7 +45,10 @@ def scaled_sums(base: Tensor, maps: Row, scales: Sequence[Row], shifts: Row) -> 
     flat = [scale for row in scales for scale in row]
     if not _can_fuse(base, maps, [*shifts, *flat]):
         return scaled_sums_plain(base, maps, scales, shifts)
-    return list(_ScaledSums.apply(base, len(maps), *maps, *shifts, *flat))
+    # Under autocast maps are of half precision and vectors aren't, so neither are the sums.
+    kind = _widest([base, *maps, *shifts, *flat])
+    vectors = [each.to(kind) for each in (*shifts, *flat)]
+    return list(_ScaledSums.apply(base.to(kind), len(maps), *maps, *vectors))
 
 
 def scaled_sums_plain(base: Tensor, maps: Row, scales: Sequence[Row], shifts: Row) -> list[Tensor]:
@@ -65,12 +69,20 @@ def _can_fuse(base: Tensor, maps: Row, vectors: Row) -> bool:
         and base.ndim > 1
         and all(each.shape == base.shape for each in maps)
         and all(vector.shape == base.shape[-1:] for vector in vectors)
-        and all(each.dtype == base.dtype for each in (*maps, *vectors))
+        and all(each.is_floating_point() for each in (base, *maps, *vectors))
     )
 
 
+def _widest(tensors: Iterable[Tensor]) -> torch.dtype:
+    """Give the type that operations on all of these have as their result."""
+    return functools.reduce(torch.promote_types, (each.dtype for each in tensors))
+
+
 class _ScaledSums(torch.autograd.Function):
-    """Take ``base``, L, L maps, T shifts and T rows of L scales, and give T sums."""
+    """Take ``base``, L, L maps, T shifts and T rows of L scales, and give T sums.
+
+    Only the maps may be of a lower precision than the rest.
+    """
 
     @staticmethod
     def forward(ctx: Any, base: Tensor, count: int, *rest: Tensor) -> tuple[Tensor, ...]:
@@ -84,12 +96,11 @@ class _ScaledSums(torch.autograd.Function):
             *(maps if any(map(any, for_rows)) else [None] * len(maps)),
             *(scale if any(for_maps) else None for row in rows for scale in row),
         )
-        sums = []
-        for row, shift in zip(rows, shifts, strict=True):
-            total = base + shift
-            for each, scale in zip(maps, row, strict=True):
-                total.addcmul_(each, scale)
-            sums.append(total)
+        sums = [base + shift for shift in shifts]
+        for i, each in enumerate(maps):
+            wide = each.to(base.dtype)  # once for all sums
+            for total, row in zip(sums, rows, strict=True):
+                total.addcmul_(wide, row[i])
         return tuple(sums)
 
     @staticmethod
@@ -102,19 +113,22 @@ class _ScaledSums(torch.autograd.Function):
         of_maps: list[Tensor | None] = [None] * count
         of_shifts: list[Tensor | None] = [None] * sums
         of_scales: list[Tensor | None] = [None] * (sums * count)
-        for t, grad in enumerate(grads):
-            if grad is None:
-                continue
+        present = [(t, grad) for t, grad in enumerate(grads) if grad is not None]
+        for t, grad in present:
             if for_shifts[t]:
                 of_shifts[t] = grad.sum(axes)
-            for i in range(count):
+        for i in range(count):
+            wide: Tensor | None = None
+            for t, grad in present:
                 at = t * count + i
                 if for_rows[t][i]:
-                    of_scales[at] = (grad * maps[i]).sum(axes)
+                    wide = maps[i].to(grad.dtype) if wide is None else wide
+                    of_scales[at] = (grad * wide).sum(axes)
                 if for_maps[i]:
                     former, scale = of_maps[i], scales[at]
                     of_maps[i] = grad * scale if former is None else former.addcmul_(grad, scale)
         of_base = _total(grads) if ctx.needs_input_grad[0] else None
+        # Autograd gives the maps' gradients the maps' precision.
         return of_base, None, *of_maps, *of_shifts, *of_scales
 
 

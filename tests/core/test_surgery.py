@@ -259,6 +259,8 @@ def test_a_method_without_string_annotations_is_checked(tmp_path):
     third = space["Third"]
     for wrong in (
         {"waist": 0},
+        {"rank": None},
+        {"scale": None},
         {"rank": 0},
         {"rank": 1.5},
         {"scale": "1"},

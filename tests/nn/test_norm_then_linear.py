@@ -55,6 +55,13 @@ def test_it_is_the_layers_one_by_one(
     assert_close(one, results(plain, x, norm, linear), **exact)
 
 
+def test_without_gradients_the_layers_run_as_they_are() -> None:
+    norm, linear = layers(64, 32, True, torch.float)
+    x = torch.randn(100, 64)
+    with torch.no_grad():
+        assert torch.equal(norm_then_linear(x, norm, linear), plain(x, norm, linear))
+
+
 def test_gradients_of_first_and_second_order() -> None:
     norm, linear = layers(5, 3, True, torch.double)
     x = torch.randn(2, 4, 5, dtype=torch.double, requires_grad=True)

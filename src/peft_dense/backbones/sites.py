@@ -84,7 +84,7 @@ class _Probe:
         first = self.runner.first()
         forms = self._forms([first])
         indices = self._chosen(first, forms)
-        used = self._used(first, forms, indices)
+        used = self._used(first, indices)
         unused = find_unused(self.model, first.calls, used)
         reductions = self._strides([first], forms, indices)
         buffers = Buffers(self.model)
@@ -95,7 +95,7 @@ class _Probe:
             if told != forms:
                 forms = told
                 indices = self._chosen(first, forms)
-                used = self._used(first, forms, indices)
+                used = self._used(first, indices)
             reductions = self._strides(forwards, forms, indices)
         grids = [self._grids(forward, forms, indices) for forward in forwards]
         channels = tuple(
@@ -238,7 +238,7 @@ class _Probe:
         grids = [self._grids(forward, forms, indices) for forward in forwards]
         return stages.strides(grids, [forward.size for forward in forwards])
 
-    def _used(self, first: Forward, forms: dict[int, Form], indices: Iterable[int]) -> set[str]:
+    def _used(self, first: Forward, indices: Iterable[int]) -> set[str]:
         """Names of the parameters on which the stages depend."""
         used = depended_on(
             [first.outputs[index] for index in indices], dict(self.model.named_parameters())

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-__all__ = ["is_bare", "runs_eagerly"]
+__all__ = ["in_full_precision", "is_bare", "runs_eagerly"]
 
 
 def runs_eagerly() -> bool:
@@ -36,4 +36,19 @@ def is_bare(module: nn.Module, kind: type[nn.Module]) -> bool:
         or module._forward_pre_hooks
         or module._backward_hooks
         or module._backward_pre_hooks
+    )
+
+
+def in_full_precision(x: Tensor, *weights: Tensor) -> bool:
+    """Whether all are of single or all of double precision, and autocast leaves them so.
+
+    Args:
+        x: The input.
+        weights: What it meets.
+    """
+    return (
+        x.dtype in (torch.float32, torch.float64)
+        and all(weight.dtype == x.dtype for weight in weights)
+        and not x.is_meta  # has no autocast to ask
+        and not torch.is_autocast_enabled(x.device.type)
     )

@@ -13,7 +13,7 @@ from peft_dense.errors import HyperparameterError, UnsupportedModelError
 from peft_dense.layout import check_last_axis, from_channels_last, to_channels_last
 from peft_dense.nn._init import linear_variance, uniform_
 from peft_dense.nn.checks import check_whole
-from peft_dense.nn.eager import is_bare, runs_eagerly
+from peft_dense.nn.eager import in_full_precision, is_bare, runs_eagerly
 from peft_dense.nn.low_rank_products import LowRankProduct
 
 __all__ = ["LowRank", "LowRankLinear"]
@@ -172,12 +172,9 @@ class LowRankLinear(nn.Module):
         return (
             runs_eagerly()
             and is_bare(base, nn.Linear)
-            # A half-precision weight would round away the update that is added to it.
-            and x.dtype in (torch.float32, torch.float64)
             and self.norm is None
-            and x.dtype == base.weight.dtype == self.down.dtype == self.up.dtype
-            and not x.is_meta  # has no autocast to ask
-            and not torch.is_autocast_enabled(x.device.type)
+            # A half-precision weight would round away the update that is added to it.
+            and in_full_precision(x, base.weight, self.down, self.up)
         )
 
     def _pays(self, x: Tensor) -> bool:

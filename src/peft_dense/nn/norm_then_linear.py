@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from peft_dense.nn.eager import is_bare, runs_eagerly
+from peft_dense.nn.eager import in_full_precision, is_bare, runs_eagerly
 
 __all__ = ["norm_then_linear"]
 
@@ -54,10 +54,7 @@ def _can_fuse(x: Tensor, norm: nn.LayerNorm, linear: nn.Linear) -> bool:
         and norm.weight is not None
         and norm.bias is not None
         # In half precision, and under autocast, the layers round elsewhere.
-        and x.dtype in (torch.float32, torch.float64)
-        and x.dtype == norm.weight.dtype == linear.weight.dtype
-        and not x.is_meta
-        and not torch.is_autocast_enabled(x.device.type)
+        and in_full_precision(x, norm.weight, linear.weight)
     )
 
 

@@ -23,7 +23,7 @@ from peft_dense.data import (
     register_reader,
     tasks_of,
 )
-from peft_dense.data.described import readers
+from peft_dense.data.described import codes, readers
 from peft_dense.data.described.codes import Table
 from peft_dense.data.described.patterns import Pattern, line_regex
 from peft_dense.data.described.schema import SplitDescription
@@ -651,3 +651,10 @@ def test_nyu_and_panoptic_numbers():
     panoptic = read_description("coco_panoptic").tasks["semseg"]
     assert panoptic.values["1"] == "person" and panoptic.values["200"] == "rug-merged"
     assert list(panoptic.values)[79:81] == ["90", "92"] and panoptic.number == 133
+
+
+def test_a_range_may_have_as_many_values_as_there_are_colours(monkeypatch):
+    monkeypatch.setattr(codes, "_LARGEST", 4)
+    assert codes.numbers_of(["1-4"], "here") == [1, 2, 3, 4]
+    with pytest.raises(DataError, match="here has 1 to 5; expected at most 4 values"):
+        codes.numbers_of(["1-5"], "here")

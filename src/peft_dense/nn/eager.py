@@ -39,16 +39,14 @@ def is_bare(module: nn.Module, kind: type[nn.Module]) -> bool:
     )
 
 
-def in_full_precision(x: Tensor, *weights: Tensor) -> bool:
-    """Whether all are of single or all of double precision, and autocast leaves them so.
+def in_full_precision(x: Tensor) -> bool:
+    """Whether an input is of single or double precision, and autocast leaves it so.
 
     Args:
         x: The input.
-        weights: What it meets.
     """
     return (
         x.dtype in (torch.float32, torch.float64)
-        and all(weight.dtype == x.dtype for weight in weights)
         and not x.is_meta  # has no autocast to ask
         and not torch.is_autocast_enabled(x.device.type)
     )

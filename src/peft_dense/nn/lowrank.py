@@ -174,7 +174,7 @@ class LowRankLinear(nn.Module):
             and is_bare(base, nn.Linear)
             and self.norm is None
             # A half-precision weight would round away the update that is added to it.
-            and in_full_precision(x, base.weight, self.down, self.up)
+            and in_full_precision(x)
         )
 
     def _pays(self, x: Tensor) -> bool:

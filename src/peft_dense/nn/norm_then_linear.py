@@ -54,7 +54,7 @@ def _can_fuse(x: Tensor, norm: nn.LayerNorm, linear: nn.Linear) -> bool:
         and norm.weight is not None
         and norm.bias is not None
         # In half precision, and under autocast, the layers round elsewhere.
-        and in_full_precision(x, norm.weight, linear.weight)
+        and in_full_precision(x)
     )
 
 

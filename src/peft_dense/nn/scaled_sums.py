@@ -47,8 +47,7 @@ def scaled_sums(base: Tensor, maps: Row, scales: Sequence[Row], shifts: Row) -> 
         return scaled_sums_plain(base, maps, scales, shifts)
     # Under autocast maps are of half precision and vectors aren't, so neither are the sums.
     kind = _widest([base, *maps, *shifts, *flat])
-    vectors = [each.to(kind) for each in (*shifts, *flat)]
-    return list(_ScaledSums.apply(base.to(kind), len(maps), *maps, *vectors))
+    return list(_ScaledSums.apply(base.to(kind), len(maps), *maps, *shifts, *flat))
 
 
 def scaled_sums_plain(base: Tensor, maps: Row, scales: Sequence[Row], shifts: Row) -> list[Tensor]:
@@ -81,7 +80,7 @@ def _widest(tensors: Iterable[Tensor]) -> torch.dtype:
 class _ScaledSums(torch.autograd.Function):
     """Take ``base``, L, L maps, T shifts and T rows of L scales, and give T sums.
 
-    Only the maps may be of a lower precision than the rest.
+    The base has the precision of the sums; the rest may have a lower one.
     """
 
     @staticmethod
@@ -128,7 +127,7 @@ class _ScaledSums(torch.autograd.Function):
                     former, scale = of_maps[i], scales[at]
                     of_maps[i] = grad * scale if former is None else former.addcmul_(grad, scale)
         of_base = _total(grads) if ctx.needs_input_grad[0] else None
-        # Autograd gives the maps' gradients the maps' precision.
+        # Autograd casts each gradient to the precision of its input.
         return of_base, None, *of_maps, *of_shifts, *of_scales
 
 
